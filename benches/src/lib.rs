@@ -1,0 +1,1 @@
+//! Benchmarks of Pointsman and what they share.

@@ -1,0 +1,2 @@
+//! The admin client; called as `ipvsadm` it is ipvsadm.
+fn main() {}
