@@ -1,0 +1,25 @@
+# `make demo` and `make test` are all that a new machine needs: each installs the Debian packages it lacks.
+
+SHELL := /bin/bash
+NEED  := deploy/need.sh
+
+.PHONY: help demo test bench
+
+help:
+	@echo 'make demo    build the director and balance real HTTP by direct routing between two servers'
+	@echo 'make test    everything that CI runs: style, lints, unit, property and end-to-end tests, documentation'
+	@echo 'make bench   the performance figures, with their goals'
+
+demo:
+	@$(NEED) cargo cc ip curl nginx ethtool
+	@echo 'building pointsmand and pointsman (some minutes the first time)'
+	@cargo build --quiet --release --package pointsman-control --bins
+	@deploy/demo/demo.sh target/release
+
+test:
+	@$(NEED) cargo cc ip curl nginx ethtool nft scapy valgrind
+	@deploy/hugepages.sh cargo ci
+
+bench:
+	@$(NEED) cargo cc valgrind
+	@deploy/hugepages.sh cargo run --quiet --release --package pointsman-benches --bin pointsman-bench
