@@ -16,6 +16,9 @@ mod region;
 mod slice;
 mod sys;
 
+#[cfg(test)]
+mod memcheck;
+
 pub use buffer::{Buffer, HEADROOM};
 pub use pool::{Pool, PoolOptions};
 pub use region::{Error, Options, PageChoice, PageSize, Region, Report};

@@ -109,11 +109,11 @@ impl Pool {
 
     /// Buffers that can be allocated now: exact unless another thread is freeing one meanwhile.
     pub fn available(&mut self) -> usize {
-        let returned = self.shared().returns.len();
-        if self.is_owner() || self.adopt() {
-            return self.shared().stack_len.load(Ordering::Relaxed) + self.shared().returns.len();
-        }
-        returned
+        let on_stack = match self.is_owner() || self.adopt() {
+            true => self.shared().stack_len.load(Ordering::Relaxed),
+            false => 0,
+        };
+        on_stack + self.shared().returns.len()
     }
 
     /// What the memory became.
@@ -152,7 +152,7 @@ impl Pool {
         unsafe {
             if cfg!(debug_assertions) {
                 let before = header(start).state.swap(OUT, Ordering::Relaxed);
-                assert_eq!(before, HOME, "buffer {index} is allocated while it is out");
+                assert!(before == HOME, "buffer {index} is allocated while it is out");
             }
             Buffer::new(start, shared.capacity)
         }
@@ -195,7 +195,7 @@ pub(crate) unsafe fn free(start: NonNull<u8>) {
     let header = unsafe { header(start) };
     if cfg!(debug_assertions) {
         let before = header.state.swap(HOME, Ordering::Relaxed);
-        assert_eq!(before, OUT, "buffer {} is freed twice", header.index);
+        assert!(before == OUT, "buffer {} is freed twice", header.index);
     }
     // SAFETY: `Shared` stays until every buffer is home, and this one is out.
     let shared = unsafe { header.shared.as_ref() };
@@ -408,3 +408,7 @@ fn thread_token() -> u64 {
     }
     THREAD.get()
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -107,7 +107,11 @@ impl fmt::Display for Report {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refuses the mapping: it lacks the memory, or a limit forbids it.
-    #[error("{purpose}: cannot map {} of memory: {source}; ask for less, or check `ulimit -v` and the cgroup's memory.max", size_text(*.bytes))]
+    #[error(
+        "{purpose}: cannot map {} of memory: {source}; ask for less, or check `ulimit -v` and \
+         /proc/sys/vm/overcommit_memory",
+        size_text(*.bytes)
+    )]
     Map {
         /// What the memory was for.
         purpose: String,
@@ -116,8 +120,26 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Ordinary pages for more bytes than the machine has left. Touching them would wake the kernel's OOM killer.
+    #[error(
+        "{purpose}: needs {} of memory, {} are available; ask for less or free memory",
+        size_text(*.bytes),
+        size_text(*.available)
+    )]
+    NoMemory {
+        /// What the memory was for.
+        purpose: String,
+        /// Bytes asked for.
+        bytes: usize,
+        /// `MemAvailable` of /proc/meminfo, in bytes.
+        available: usize,
+    },
     /// The pages are mapped but the kernel cannot provide them.
-    #[error("{purpose}: cannot fill {} of memory: {source}; free memory{}, and run Linux 5.14 or newer", size_text(*.bytes), on_node(*.numa_node))]
+    #[error(
+        "{purpose}: cannot fill {} of memory: {source}; free memory{}, and run Linux 5.14 or newer",
+        size_text(*.bytes),
+        on_node(*.numa_node)
+    )]
     Populate {
         /// What the memory was for.
         purpose: String,
@@ -259,16 +281,20 @@ fn map_best(purpose: &str, bytes: usize, options: &Options) -> Result<Region, Er
             other => return other,
         }
     }
-    let lacking = match map_pages(purpose, bytes, PageSize::Huge2M, options) {
-        Err(lacking @ Error::NoHugePages { .. }) => lacking,
-        other => return other,
-    };
+    match map_pages(purpose, bytes, PageSize::Huge2M, options) {
+        Err(lacking @ Error::NoHugePages { .. }) => map_fallback(purpose, bytes, options, &lacking),
+        other => other,
+    }
+}
+
+/// Ordinary pages, with the warning that huge ones were `lacking`.
+fn map_fallback(purpose: &str, bytes: usize, options: &Options, lacking: &Error) -> Result<Region, Error> {
     let mut region = map_pages(purpose, bytes, PageSize::Ordinary, options)?;
     region.report.warnings.insert(
         0,
         format!(
             "{lacking}. Using pages of {} instead, which cost a TLB miss beside the cache miss of each random access: \
-             about a fifth of the packet rate at a million connections",
+             up to a fifth of the packet rate at ten million connections",
             PageSize::Ordinary
         ),
     );
@@ -288,6 +314,13 @@ fn map_pages(purpose: &str, bytes: usize, page_size: PageSize, options: &Options
             item_bytes: 1,
         })?;
     let huge = page_size != PageSize::Ordinary;
+    if let Some(available) = sys::available_bytes().filter(|available| !huge && bytes > *available) {
+        return Err(Error::NoMemory {
+            purpose: purpose.to_owned(),
+            bytes,
+            available,
+        });
+    }
     let base = sys::map(bytes, page_size).map_err(|source| match huge {
         true => no_huge_pages(purpose, bytes / page, page_size, options.numa_node),
         false => Error::Map {
@@ -306,9 +339,18 @@ fn map_pages(purpose: &str, bytes: usize, page_size: PageSize, options: &Options
     };
     // From here on the region's drop unmaps, whatever fails.
     let mut region = Region { base, report };
+    prepare(&mut region, options)?;
+    Ok(region)
+}
+
+/// Binds, touches and locks a fresh mapping, in this order: pages are placed when they are touched.
+fn prepare(region: &mut Region, options: &Options) -> Result<(), Error> {
+    let (base, bytes, page_size) = (region.base, region.report.bytes, region.report.page_size);
+    let purpose = || region.report.purpose.clone();
+    let huge = page_size != PageSize::Ordinary;
     if let Some(node) = options.numa_node {
         sys::bind(base, bytes, node).map_err(|source| Error::Bind {
-            purpose: purpose.to_owned(),
+            purpose: purpose(),
             node,
             online: sys::online_nodes(),
             source,
@@ -319,9 +361,14 @@ fn map_pages(purpose: &str, bytes: usize, page_size: PageSize, options: &Options
     }
     sys::populate(base, bytes).map_err(|source| {
         match huge && source.raw_os_error() != Some(libc::EINVAL) {
-            true => no_huge_pages(purpose, bytes / page, page_size, options.numa_node),
+            true => no_huge_pages(
+                &purpose(),
+                bytes / page_size.bytes(),
+                page_size,
+                options.numa_node,
+            ),
             false => Error::Populate {
-                purpose: purpose.to_owned(),
+                purpose: purpose(),
                 bytes,
                 numa_node: options.numa_node,
                 source,
@@ -329,15 +376,17 @@ fn map_pages(purpose: &str, bytes: usize, page_size: PageSize, options: &Options
         }
     })?;
     if let Err(error) = sys::keep_from_children(base, bytes) {
-        region.report.warnings.push(format!(
-            "{purpose}: cannot keep {} from child processes: {error}; start no child while packets flow",
+        let warning = format!(
+            "{}: cannot keep {} of memory from child processes: {error}; start no child while packets flow",
+            purpose(),
             size_text(bytes)
-        ));
+        );
+        region.report.warnings.push(warning);
     }
     if options.lock && !huge {
-        lock(&mut region);
+        lock(region);
     }
-    Ok(region)
+    Ok(())
 }
 
 fn lock(region: &mut Region) {
@@ -389,3 +438,7 @@ fn on_node(node: Option<u32>) -> String {
     node.map(|node| format!(" on NUMA node {node}"))
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "region_tests.rs"]
+mod tests;

@@ -68,3 +68,76 @@ impl<T: Zeroable + Copy + 'static> DerefMut for HugeSlice<T> {
         unsafe { std::slice::from_raw_parts_mut(self.region.as_ptr().cast::<T>(), self.len) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PageChoice, PageSize};
+
+    fn ordinary() -> Options {
+        Options {
+            pages: PageChoice::Ordinary,
+            ..Options::default()
+        }
+    }
+
+    #[derive(Clone, Copy, Zeroable)]
+    #[repr(C, align(4096))]
+    struct Page([u8; 4096]);
+
+    #[test]
+    fn a_slice_starts_as_zeroes_and_keeps_what_is_written() {
+        let mut slice = HugeSlice::<u64>::zeroed("test slice", 1000, &ordinary()).unwrap();
+        assert!(slice.iter().all(|value| *value == 0));
+        slice
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, value)| *value = 3 * i as u64);
+        assert_eq!((slice.len(), slice[0], slice[999]), (1000, 0, 2997));
+        assert_eq!(slice.report().purpose, "test slice");
+        assert_eq!(
+            (slice.report().bytes, slice.report().page_size),
+            (8192, PageSize::Ordinary)
+        );
+    }
+
+    #[test]
+    fn a_slice_of_nothing_is_empty() {
+        assert!(
+            HugeSlice::<u32>::zeroed("nothing", 0, &ordinary())
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(HugeSlice::<()>::zeroed("units", 7, &ordinary()).unwrap().len(), 7);
+    }
+
+    #[test]
+    fn a_type_aligned_to_a_page_is_aligned() {
+        let slice = HugeSlice::<Page>::zeroed("pages", 3, &ordinary()).unwrap();
+        assert_eq!(slice.as_ptr() as usize % 4096, 0);
+        assert!(slice.iter().all(|page| page.0 == [0; 4096]));
+    }
+
+    #[test]
+    fn a_size_that_overflows_is_an_error_that_names_it() {
+        let error = HugeSlice::<u64>::zeroed("flows", usize::MAX / 4, &ordinary()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("flows: 4611686018427387903 items of 8 bytes"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_slice_moves_between_threads_as_its_items_do() {
+        fn is_send_and_sync<T: Send + Sync>(_: &T) {}
+        let slice = HugeSlice::<u16>::zeroed("shared", 4, &ordinary()).unwrap();
+        is_send_and_sync(&slice);
+        assert_eq!(
+            std::thread::spawn(move || slice.iter().sum::<u16>())
+                .join()
+                .unwrap(),
+            0
+        );
+    }
+}

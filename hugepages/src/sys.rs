@@ -109,6 +109,16 @@ pub(crate) fn total_huge_pages(page_size: PageSize) -> usize {
     huge_page_count(page_size, "nr_hugepages")
 }
 
+/// Bytes that programs may still use without swapping: `MemAvailable`. `None` where the kernel does not tell.
+pub(crate) fn available_bytes() -> Option<usize> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let value = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: usize = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// The NUMA nodes of this machine as the kernel writes them, for example `0-1`.
 pub(crate) fn online_nodes() -> String {
     let nodes = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
