@@ -11,13 +11,13 @@ help:
 	@echo 'make bench   the performance figures, with their goals'
 
 demo:
-	@$(NEED) cargo cc ip curl nginx ethtool
+	@$(NEED) cargo cc ip curl nginx ethtool sysctl
 	@echo 'building pointsmand and pointsman (some minutes the first time)'
 	@cargo build --quiet --release --package pointsman-control --bins
 	@deploy/demo/demo.sh target/release
 
 test:
-	@$(NEED) cargo cc ip curl nginx ethtool nft scapy valgrind
+	@$(NEED) cargo cc ip curl nginx ethtool nft ping scapy sysctl valgrind
 	@deploy/hugepages.sh cargo ci
 
 bench:

@@ -15,6 +15,8 @@ package_of() {
         cc) echo gcc libc6-dev ;;
         ip) echo iproute2 ;;
         nft) echo nftables ;;
+        ping) echo iputils-ping ;;
+        sysctl) echo procps ;;
         scapy) echo python3-scapy ;;
         *) echo "$1" ;;
     esac

@@ -1,0 +1,126 @@
+//! `cargo ci`: everything that a change must pass, step by step; stops at the first failure.
+
+use std::{
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+/// A step: what it is called, and the cargo command that is it.
+struct Step {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+    /// A cargo subcommand without which the step is left out, and said to be.
+    needs: Option<&'static str>,
+}
+
+const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
+    Step {
+        name,
+        arguments,
+        environment: &[],
+        needs: None,
+    }
+}
+
+const STEPS: &[Step] = &[
+    step("style", &["fmt", "--all", "--", "--check"]),
+    step(
+        "lints",
+        &[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
+    step("programs", &["build", "--quiet", "--workspace", "--bins"]),
+    step("tests", &["test", "--workspace"]),
+    step(
+        "hugepages under valgrind",
+        &[
+            "test",
+            "--package",
+            "pointsman-hugepages",
+            "--lib",
+            "--config",
+            VALGRIND,
+        ],
+    ),
+    step(
+        "benches run once",
+        &["test", "--quiet", "--package", "pointsman-benches", "--benches"],
+    ),
+    Step {
+        name: "documentation",
+        arguments: &["doc", "--quiet", "--workspace", "--no-deps"],
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+        needs: None,
+    },
+    Step {
+        name: "licenses and bans",
+        arguments: &["deny", "check", "licenses", "bans"],
+        environment: &[],
+        needs: Some("deny"),
+    },
+];
+
+/// Runs test programs under memcheck; anything it says is a failure.
+const VALGRIND: &str = r#"target."cfg(unix)".runner = ["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite"]"#;
+
+fn main() -> ExitCode {
+    let mut report = Vec::new();
+    for step in STEPS {
+        if step.needs.is_some_and(|name| !is_installed(name)) {
+            report.push(format!("{:>8}  {}", "left out", step.name));
+            println!(
+                "==> {}: left out, cargo {} is not installed",
+                step.name, step.arguments[0]
+            );
+            continue;
+        }
+        println!("==> {}: cargo {}", step.name, step.arguments.join(" "));
+        let (succeeded, took) = timed(|| run(step));
+        report.push(format!("{:>6.0} s  {}", took.as_secs_f64(), step.name));
+        if !succeeded {
+            println!("{}\nfailed: {}", report.join("\n"), step.name);
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("{}\nall steps passed", report.join("\n"));
+    ExitCode::SUCCESS
+}
+
+fn run(step: &Step) -> bool {
+    let mut command = Command::new("cargo");
+    command
+        .args(step.arguments)
+        .envs(step.environment.iter().copied());
+    match command.status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            println!("cargo cannot be started: {error}");
+            false
+        }
+    }
+}
+
+fn is_installed(subcommand: &str) -> bool {
+    Command::new("cargo")
+        .args([subcommand, "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a step of CI takes; no time of the director"
+)]
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = std::time::Instant::now();
+    let result = work();
+    (result, start.elapsed())
+}
