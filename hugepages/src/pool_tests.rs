@@ -172,6 +172,11 @@ fn a_buffer_dropped_on_another_thread_comes_home() {
     let mut pool = pool("return", 2, 100);
     let (a, b) = (pool.alloc().unwrap(), pool.alloc().unwrap());
     elsewhere(move || drop((a, b)));
+    assert_eq!(
+        pool.shared().returns.len(),
+        2,
+        "through the queue: the stack is this thread's"
+    );
     assert_eq!(pool.available(), 2);
     let again = [pool.alloc().unwrap(), pool.alloc().unwrap()];
     assert!(pool.alloc().is_none());
@@ -315,7 +320,8 @@ fn buffers_that_cross_threads_keep_their_bytes_and_all_come_home() {
 }
 
 const BUFFERS: usize = 6;
-const ROOM: usize = 90;
+/// With headroom 5 cache lines, an odd number: a stride that forgot the header would let buffers overlap.
+const ROOM: usize = 192;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -339,8 +345,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (which.clone(), 0..150usize).prop_map(|(i, n)| Op::Prepend(i, n)),
         2 => (which.clone(), 0..150usize).prop_map(|(i, n)| Op::TrimFront(i, n)),
         1 => (which.clone(), 0..150usize).prop_map(|(i, n)| Op::Truncate(i, n)),
-        2 => (which.clone(), 0..250usize).prop_map(|(i, n)| Op::SetLen(i, n)),
-        2 => (which.clone(), 0..100usize).prop_map(|(i, n)| Op::CopyFrom(i, n)),
+        2 => (which.clone(), 0..420usize).prop_map(|(i, n)| Op::SetLen(i, n)),
+        2 => (which.clone(), 0..280usize).prop_map(|(i, n)| Op::CopyFrom(i, n)),
         1 => which.prop_map(Op::Reset),
     ]
 }
@@ -403,12 +409,12 @@ fn change(op: &Op, buffer: &mut Buffer, model: &mut Model, fill: u8) {
     }
 }
 
-/// No two buffers overlap, headroom and tailroom included.
+/// No two buffers overlap, from their headers to the end of their tailroom.
 fn assert_disjoint(live: &[(Buffer, Model)]) {
     let mut spans: Vec<(usize, usize)> = live
         .iter()
-        .map(|(buffer, _)| buffer.data().as_ptr() as usize - buffer.headroom())
-        .map(|start| (start, start + HEADROOM + ROOM))
+        .map(|(buffer, _)| buffer.data().as_ptr() as usize - buffer.headroom() - HEADER)
+        .map(|start| (start, start + HEADER + HEADROOM + ROOM))
         .collect();
     spans.sort_unstable();
     assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{spans:x?}");
