@@ -1,1 +1,26 @@
-//! The packet path of Pointsman.
+//! The packet path of Pointsman: what a worker runs.
+//!
+//! Read [`worker`] first: its `poll` is the table of contents, one line a stage. Nothing here knows the async runtime, a
+//! clock, or a configuration file; nothing allocates, locks, logs or makes a system call for a packet.
+
+pub mod batch;
+pub mod command;
+pub mod conn;
+pub mod director;
+pub mod egress;
+pub mod forward;
+pub mod handoff;
+pub mod limits;
+pub mod parse;
+pub mod port;
+pub mod publish;
+pub mod rate;
+pub mod reply;
+pub mod scheduler;
+pub mod snapshot;
+pub mod stats;
+pub mod steer;
+pub mod time;
+pub mod verdict;
+pub mod wire;
+pub mod worker;

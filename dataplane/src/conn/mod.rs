@@ -1,0 +1,309 @@
+//! Stage 2: connections, their states and their ends.
+//!
+//! [`Connections`] is what one worker keeps of one address family: the [`table`], and the [`wheel`] that ends connections.
+//! A hit stores *last seen* and two counters and nothing else unless the state changes.
+
+pub mod key;
+mod lists;
+pub mod lookup;
+pub mod table;
+pub mod tcp;
+pub mod udp;
+mod wheel;
+
+use crate::{
+    limits::EXPIRE_BUDGET,
+    snapshot::{Destination, Presence, Snapshot, Timeouts},
+    stats::WorkerStats,
+    time::Ticks,
+    wire::protocol,
+};
+use arrayvec::ArrayVec;
+use key::Key;
+use pointsman_hugepages::{Error, Options};
+use table::{Entry, NONE, Table};
+use tcp::{Direction, TcpState};
+use wheel::{HalfOpen, LANES, Wheel};
+
+/// The connections of one worker and one address family.
+pub struct Connections<K: Key> {
+    /// Where they are found.
+    pub table: Table<K>,
+    wheel: Wheel,
+    /// The tick of the last look at the half-open queues.
+    looked: Ticks,
+}
+
+/// No room, and no half-open connection to give way.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TableFull;
+
+impl<K: Key> Connections<K> {
+    /// With room for `capacity` connections.
+    ///
+    /// # Errors
+    /// When the memory is not to be had.
+    pub fn new(capacity: usize, seed: u64, memory: &Options) -> Result<Self, Error> {
+        Ok(Self {
+            table: Table::new(capacity, seed, memory)?,
+            wheel: Wheel::new(),
+            looked: Ticks(0),
+        })
+    }
+
+    /// Makes a connection to the destination in `slot`, from its first packet. When the table is full the oldest half-open
+    /// connection gives way; an established one never.
+    pub fn create(
+        &mut self,
+        (key, hash): (&K, u64),
+        slot: u32,
+        (tcp_flags, bytes): (u8, u16),
+        now: Ticks,
+        (snapshot, stats): (&Snapshot, &WorkerStats),
+    ) -> Result<u32, TableFull> {
+        let entry = match self.table.insert(key, hash) {
+            Ok(entry) => entry,
+            Err(table::Full) => {
+                let oldest = self
+                    .wheel
+                    .oldest_half_open(&self.table.entries, now)
+                    .ok_or(TableFull)?;
+                self.end(oldest, snapshot);
+                stats.connections_evicted.add(1);
+                self.table.insert(key, hash).map_err(|_| TableFull)?
+            }
+        };
+        let Some(destination) = snapshot.destinations.get(slot as usize) else {
+            debug_assert!(false, "a scheduler picks slots of its own snapshot");
+            self.table.remove(entry);
+            return Err(TableFull);
+        };
+        let made = self.table.get_mut(entry);
+        made.destination = slot;
+        made.destination_generation = destination.generation;
+        made.last_seen = now;
+        made.count(bytes);
+        if key.protocol() == protocol::TCP {
+            made.state = tcp::next(Direction::InputOnly, TcpState::None, tcp_flags) as u8;
+        }
+        destination.shared.connected(is_active(made));
+        self.list(entry, now, &snapshot.timeouts);
+        stats.connections_created.add(1);
+        if let Some(counters) = stats.destinations.get(slot as usize) {
+            counters.connections.add(1);
+        }
+        Ok(entry)
+    }
+
+    /// Counts a packet of a connection: its state, its time and its bytes.
+    #[inline]
+    pub fn touch(&mut self, entry: u32, tcp_flags: u8, bytes: u16, now: Ticks, snapshot: &Snapshot) {
+        let touched = self.table.get_mut(entry);
+        touched.count(bytes);
+        let half_open = Wheel::is_half_open(touched);
+        let mut state = touched.state;
+        if touched.key.protocol() == protocol::TCP {
+            state = tcp::next(Direction::InputOnly, TcpState::from_u8(state), tcp_flags) as u8;
+        }
+        if state == touched.state && !half_open {
+            touched.last_seen = now;
+            return;
+        }
+        self.changed(entry, state, now, snapshot);
+    }
+
+    /// The rare part of [`Connections::touch`]: the state changes, or the connection is half-open and moves in its queue.
+    #[cold]
+    fn changed(&mut self, entry: u32, state: u8, now: Ticks, snapshot: &Snapshot) {
+        let touched = self.table.get_mut(entry);
+        let was_active = is_active(touched);
+        touched.state = state;
+        touched.last_seen = now;
+        let active = is_active(touched);
+        let slot = touched.destination as usize;
+        if active != was_active
+            && let Some(destination) = snapshot.destinations.get(slot)
+        {
+            destination.shared.changed(active);
+        }
+        let touched = self.table.get(entry);
+        let deadline = now.plus(timeout(touched, &snapshot.timeouts));
+        let stays = !Wheel::is_half_open(touched)
+            && half_open_queue(touched).is_none()
+            && !self.wheel.is_armed_after(touched, deadline);
+        if !stays {
+            self.wheel.unlink(&mut self.table.entries, entry);
+            self.list(entry, now, &snapshot.timeouts);
+        }
+    }
+
+    /// Whether a SYN of this connection begins a new one in its place, as with the original's `conn_reuse_mode` 1: its
+    /// state is TIME_WAIT or CLOSE.
+    pub fn is_reused_by_syn(&self, entry: u32) -> bool {
+        let entry = self.table.get(entry);
+        entry.key.protocol() == protocol::TCP
+            && matches!(
+                TcpState::from_u8(entry.state),
+                TcpState::TimeWait | TcpState::Close
+            )
+    }
+
+    /// Ends a connection now.
+    pub fn end(&mut self, entry: u32, snapshot: &Snapshot) {
+        if self.table.get(entry).list != 0 {
+            self.wheel.unlink(&mut self.table.entries, entry);
+        }
+        self.forget(entry, snapshot);
+    }
+
+    /// Ends the connections whose time has come, visiting at most [`EXPIRE_BUDGET`] of them. Returns how many were visited.
+    pub fn expire(&mut self, now: Ticks, snapshot: &Snapshot, stats: &WorkerStats) -> usize {
+        let mut due = ArrayVec::<u32, EXPIRE_BUDGET>::new();
+        let mut visited = 0;
+        if now != self.looked {
+            self.looked = now;
+            if self.take_half_open(&mut due, now, &snapshot.timeouts) {
+                // More of them are due: look again at the next poll, not at the next tick.
+                self.looked = Ticks(now.0.wrapping_sub(1));
+            }
+        }
+        visited += due.len();
+        while due.len() + usize::from(LANES) <= EXPIRE_BUDGET
+            && visited + usize::from(LANES) <= 2 * EXPIRE_BUDGET
+        {
+            let mut taken = ArrayVec::<u32, { LANES as usize }>::new();
+            let more = self
+                .wheel
+                .take_due(&mut self.table.entries, now, &mut |entry| taken.push(entry));
+            visited += taken.len();
+            for entry in taken {
+                if self.remaining(entry, now, &snapshot.timeouts) == Ticks(0) {
+                    due.push(entry);
+                } else {
+                    self.list(entry, now, &snapshot.timeouts);
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        for entry in &due {
+            self.table.prefetch_remove(*entry);
+        }
+        stats.connections_expired.add(due.len() as u64);
+        for entry in due {
+            self.forget(entry, snapshot);
+        }
+        visited
+    }
+
+    /// How long a connection lives on if no packet comes.
+    pub fn remaining(&self, entry: u32, now: Ticks, timeouts: &Timeouts) -> Ticks {
+        let entry = self.table.get(entry);
+        Ticks(
+            timeout(entry, timeouts)
+                .0
+                .saturating_sub(now.since(entry.last_seen).0),
+        )
+    }
+
+    /// The live entry with that number, if it is one.
+    pub fn live(&self, entry: u32) -> Option<&Entry<K>> {
+        self.table
+            .entries
+            .get(entry as usize)
+            .filter(|entry| entry.list != 0)
+    }
+
+    /// Moves the half-open connections whose time has come from their queues to `due`. Returns whether some had no room.
+    fn take_half_open(
+        &mut self,
+        due: &mut ArrayVec<u32, EXPIRE_BUDGET>,
+        now: Ticks,
+        timeouts: &Timeouts,
+    ) -> bool {
+        for queue in [HalfOpen::Tcp, HalfOpen::Udp] {
+            loop {
+                let mut found = false;
+                for head in self.wheel.half_open_heads(queue) {
+                    if head == NONE || self.remaining(head, now, timeouts) != Ticks(0) {
+                        continue;
+                    }
+                    if due.is_full() {
+                        return true;
+                    }
+                    self.wheel.unlink(&mut self.table.entries, head);
+                    due.push(head);
+                    found = true;
+                }
+                if !found {
+                    break;
+                }
+            }
+        }
+        false
+    }
+
+    /// Puts an entry that is in no list into the one that its state asks for.
+    fn list(&mut self, entry: u32, now: Ticks, timeouts: &Timeouts) {
+        let listed = self.table.get(entry);
+        match half_open_queue(listed) {
+            Some(queue) => self.wheel.enqueue(&mut self.table.entries, queue, entry),
+            None => {
+                let deadline = listed.last_seen.plus(timeout(listed, timeouts));
+                self.wheel.arm(&mut self.table.entries, entry, deadline, now);
+            }
+        }
+    }
+
+    /// Takes an entry that is in no list out of the table.
+    fn forget(&mut self, entry: u32, snapshot: &Snapshot) {
+        let ended = self.table.get(entry);
+        if let Some(destination) = snapshot.destinations.get(ended.destination as usize) {
+            destination.shared.disconnected(is_active(ended));
+        }
+        self.table.remove(entry);
+    }
+}
+
+/// The destination of a connection, if the slot is still that destination's and its service is there.
+#[inline]
+pub fn destination_of<'a, K>(entry: &Entry<K>, snapshot: &'a Snapshot) -> Option<&'a Destination> {
+    snapshot
+        .destinations
+        .get(entry.destination as usize)
+        .filter(|destination| {
+            destination.generation == entry.destination_generation
+                && matches!(destination.presence, Presence::Present | Presence::Removed)
+        })
+}
+
+/// The state's name as ipvsadm prints it.
+pub fn state_name<K: Key>(entry: &Entry<K>) -> &'static str {
+    if entry.key.protocol() == protocol::TCP {
+        TcpState::from_u8(entry.state).name()
+    } else {
+        "UDP"
+    }
+}
+
+/// Whether the connection counts as active. UDP never does.
+fn is_active<K: Key>(entry: &Entry<K>) -> bool {
+    entry.key.protocol() == protocol::TCP && TcpState::from_u8(entry.state).is_active()
+}
+
+fn timeout<K: Key>(entry: &Entry<K>, timeouts: &Timeouts) -> Ticks {
+    if entry.key.protocol() == protocol::TCP {
+        timeouts.tcp[TcpState::from_u8(entry.state) as usize]
+    } else {
+        timeouts.udp
+    }
+}
+
+fn half_open_queue<K: Key>(entry: &Entry<K>) -> Option<HalfOpen> {
+    if entry.key.protocol() == protocol::TCP {
+        (TcpState::from_u8(entry.state) == TcpState::SynReceived).then_some(HalfOpen::Tcp)
+    } else {
+        (entry.packets <= 1).then_some(HalfOpen::Udp)
+    }
+}

@@ -1,0 +1,408 @@
+//! The connection table of one worker: preallocated, never resized, no locks: one thread owns it.
+//!
+//! Two arrays on huge pages. The *index* is an array of buckets, one cache line each: eight 16-bit tags and eight entry
+//! numbers. The *entries* are one cache line for an IPv4 connection, two for an IPv6 one, and hold the full key. A key has
+//! two candidate buckets; it goes into the first unless that is full, so that nearly every lookup touches one bucket and
+//! one entry. The second bucket follows from the first and the tag, so entries can be moved between their buckets without
+//! reading them. At most three quarters of the index are used, which leaves room for every key (a test fills it).
+//!
+//! A lookup is three steps, each made for a whole batch before the next begins, so that the memory misses of a batch
+//! overlap: [`Table::prefetch`], [`Table::probe`], [`Table::confirm`].
+
+mod simd;
+
+use super::key::Key;
+use crate::time::Ticks;
+use bytemuck::Zeroable;
+use pointsman_hugepages::{Error, HugeSlice, Options, Report};
+pub(crate) use simd::prefetch;
+
+/// No entry.
+pub const NONE: u32 = u32::MAX;
+
+/// Connections for each bucket at most, on average.
+const FILL: usize = 6;
+
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// 0: free.
+    tags: [u16; 8],
+    entries: [u32; 8],
+    _unused: [u32; 4],
+}
+
+/// One connection.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct Entry<K> {
+    /// Who talks to what.
+    pub key: K,
+    /// Slot of its destination in the snapshot.
+    pub destination: u32,
+    /// The generation of that slot when the connection was made.
+    pub destination_generation: u32,
+    /// When its last packet came.
+    pub last_seen: Ticks,
+    /// Neighbours in the list that it is in; `next` also links free entries.
+    pub(super) prev: u32,
+    pub(super) next: u32,
+    /// The list that it is in; 0: free.
+    pub(super) list: u16,
+    /// State of its protocol.
+    pub state: u8,
+    _unused: u8,
+    /// Packets from the client.
+    pub packets: u64,
+    /// Bytes of them, from the IP header on.
+    pub bytes: u64,
+}
+
+impl<K> Entry<K> {
+    /// Counts a packet of `bytes` bytes.
+    #[inline]
+    pub fn count(&mut self, bytes: u16) {
+        self.packets += 1;
+        self.bytes += u64::from(bytes);
+    }
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Entry<super::key::Key4>>() == 64);
+const _: () = assert!(size_of::<Entry<super::key::Key6>>() == 128);
+
+/// All entries are taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// See the module.
+pub struct Table<K: Key> {
+    buckets: HugeSlice<Bucket>,
+    pub(super) entries: HugeSlice<Entry<K>>,
+    mask: usize,
+    secret: [u64; 2],
+    /// Head of the list of entries that were freed.
+    free: u32,
+    /// Entries from here on have never been used.
+    fresh: u32,
+    len: usize,
+}
+
+impl<K: Key> Table<K> {
+    /// A table for `capacity` connections (1 to 2^31). `seed` keeps clients from choosing which of them collide.
+    ///
+    /// # Errors
+    /// When the memory is not to be had.
+    pub fn new(capacity: usize, seed: u64, memory: &Options) -> Result<Self, Error> {
+        let capacity = capacity.clamp(1, 1 << 31);
+        let buckets = capacity.div_ceil(FILL).next_power_of_two();
+        // Two odd words with no simple relation, so that neither factor of a key's hash is known.
+        let secret = [splitmix(seed) | 1, splitmix(seed ^ 0x5851_f42d_4c95_7f2d) | 1];
+        Ok(Self {
+            buckets: HugeSlice::zeroed("connection index", buckets, memory)?,
+            entries: HugeSlice::zeroed("connection entries", capacity, memory)?,
+            mask: buckets - 1,
+            secret,
+            free: NONE,
+            fresh: 0,
+            len: 0,
+        })
+    }
+
+    /// Connections in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Connections that it has room for.
+    pub fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What memory it got.
+    pub fn reports(&self) -> [Report; 2] {
+        [self.buckets.report().clone(), self.entries.report().clone()]
+    }
+
+    /// The hash that the other functions ask for.
+    #[inline]
+    pub fn hash(&self, key: &K) -> u64 {
+        key.hash(&self.secret)
+    }
+
+    /// Step 1: starts to bring the bucket of a key near.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.first(hash)]);
+    }
+
+    /// Step 2: the entry that is probably the key's, on its way near; [`NONE`] if it can only be in the second bucket or
+    /// nowhere, which is on its way then.
+    #[inline]
+    pub fn probe(&self, hash: u64) -> u32 {
+        let first = self.first(hash);
+        let bucket = &self.buckets[first];
+        let found = simd::matches(&bucket.tags, tag(hash));
+        if found == 0 {
+            prefetch(&self.buckets[self.other(first, tag(hash))]);
+            return NONE;
+        }
+        let entry = bucket.entries[found.trailing_zeros() as usize];
+        if let Some(entry) = self.entries.get(entry as usize) {
+            prefetch(entry);
+        }
+        entry
+    }
+
+    /// Step 3: the key's entry, given what step 2 said.
+    #[inline]
+    pub fn confirm(&self, key: &K, hash: u64, probed: u32) -> Option<u32> {
+        match self.entries.get(probed as usize) {
+            Some(entry) if entry.key == *key => Some(probed),
+            // The tag was another key's, or the key is in its second bucket.
+            Some(_) => self.find(key, hash),
+            None => self.find_in(self.other(self.first(hash), tag(hash)), key, tag(hash)),
+        }
+    }
+
+    /// All three steps for one key.
+    pub fn find(&self, key: &K, hash: u64) -> Option<u32> {
+        let first = self.first(hash);
+        self.find_in(first, key, tag(hash))
+            .or_else(|| self.find_in(self.other(first, tag(hash)), key, tag(hash)))
+    }
+
+    /// The entry with that number.
+    #[inline]
+    pub fn get(&self, entry: u32) -> &Entry<K> {
+        &self.entries[entry as usize]
+    }
+
+    /// The entry with that number.
+    #[inline]
+    pub fn get_mut(&mut self, entry: u32) -> &mut Entry<K> {
+        &mut self.entries[entry as usize]
+    }
+
+    /// Takes an entry for a key that is not in the table. All its other fields are zero.
+    pub fn insert(&mut self, key: &K, hash: u64) -> Result<u32, Full> {
+        let entry = if self.free != NONE {
+            self.free
+        } else if (self.fresh as usize) < self.entries.len() {
+            self.fresh
+        } else {
+            return Err(Full);
+        };
+        let (bucket, place) = self.place(hash).ok_or(Full)?;
+        let bucket = &mut self.buckets[bucket];
+        bucket.tags[place] = tag(hash);
+        bucket.entries[place] = entry;
+        if entry == self.free {
+            self.free = self.entries[entry as usize].next;
+        } else {
+            self.fresh += 1;
+        }
+        self.entries[entry as usize] = Entry {
+            key: *key,
+            prev: NONE,
+            next: NONE,
+            ..Entry::zeroed()
+        };
+        self.len += 1;
+        Ok(entry)
+    }
+
+    /// Starts to bring near what [`Table::remove`] of this entry needs.
+    pub fn prefetch_remove(&self, entry: u32) {
+        self.prefetch(self.hash(&self.entries[entry as usize].key));
+    }
+
+    /// Gives an entry back. It must be in the table.
+    pub fn remove(&mut self, entry: u32) {
+        let hash = self.hash(&self.entries[entry as usize].key);
+        let first = self.first(hash);
+        let removed = self.clear(first, entry, tag(hash)) || {
+            let second = self.other(first, tag(hash));
+            self.clear(second, entry, tag(hash))
+        };
+        debug_assert!(removed, "an entry is in one of its two buckets");
+        if removed {
+            let freed = &mut self.entries[entry as usize];
+            // No packet has the zero key, so that a lookup that is under way does not take this for a connection.
+            freed.key = K::zeroed();
+            freed.list = 0;
+            freed.next = self.free;
+            self.free = entry;
+            self.len -= 1;
+        }
+    }
+
+    #[inline]
+    fn first(&self, hash: u64) -> usize {
+        hash as usize & self.mask
+    }
+
+    /// The other bucket of an entry with that tag. Its own inverse.
+    #[inline]
+    fn other(&self, bucket: usize, tag: u16) -> usize {
+        let step = u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        bucket ^ ((step as usize | 1) & self.mask)
+    }
+
+    fn find_in(&self, bucket: usize, key: &K, tag: u16) -> Option<u32> {
+        let bucket = &self.buckets[bucket];
+        let mut found = simd::matches(&bucket.tags, tag);
+        while found != 0 {
+            let entry = bucket.entries[found.trailing_zeros() as usize];
+            if self.entries[entry as usize].key == *key {
+                return Some(entry);
+            }
+            found &= found - 1;
+        }
+        None
+    }
+
+    /// A free place for a new key; makes one by moving an entry to its other bucket if both are full.
+    fn place(&mut self, hash: u64) -> Option<(usize, usize)> {
+        let first = self.first(hash);
+        let second = self.other(first, tag(hash));
+        for bucket in [first, second] {
+            if let Some(place) = self.room(bucket) {
+                return Some((bucket, place));
+            }
+        }
+        for bucket in [first, second] {
+            for place in 0..8 {
+                let (moved_tag, moved) = (
+                    self.buckets[bucket].tags[place],
+                    self.buckets[bucket].entries[place],
+                );
+                let to = self.other(bucket, moved_tag);
+                if let Some(free) = self.room(to) {
+                    self.buckets[to].tags[free] = moved_tag;
+                    self.buckets[to].entries[free] = moved;
+                    return Some((bucket, place));
+                }
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn room(&self, bucket: usize) -> Option<usize> {
+        let free = simd::matches(&self.buckets[bucket].tags, 0);
+        (free != 0).then(|| free.trailing_zeros() as usize)
+    }
+
+    fn clear(&mut self, bucket: usize, entry: u32, tag: u16) -> bool {
+        let bucket = &mut self.buckets[bucket];
+        for place in 0..8 {
+            if bucket.tags[place] == tag && bucket.entries[place] == entry {
+                bucket.tags[place] = 0;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The part of a hash that the index keeps; never 0.
+#[inline]
+fn tag(hash: u64) -> u16 {
+    ((hash >> 48) as u16).max(1)
+}
+
+/// SplitMix64: spreads a seed over a word (Steele, Lea, Flood 2014).
+pub(crate) fn splitmix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::key::Key4;
+    use hashbrown::HashMap;
+    use pointsman_hugepages::PageChoice;
+    use proptest::prelude::*;
+
+    fn ordinary() -> Options {
+        Options {
+            pages: PageChoice::Ordinary,
+            numa_node: None,
+            lock: false,
+        }
+    }
+
+    fn key(n: u32) -> Key4 {
+        let [a, b, c, d] = n.to_be_bytes();
+        Key4::from_wire([10, a, b, c, 10, 0, 0, 100], [d, 1, 0, 80], 6)
+    }
+
+    fn find_in_steps(table: &Table<Key4>, key: &Key4) -> Option<u32> {
+        let hash = table.hash(key);
+        table.prefetch(hash);
+        let probed = table.probe(hash);
+        table.confirm(key, hash, probed)
+    }
+
+    #[test]
+    fn every_entry_can_be_used_at_the_highest_fill() {
+        // 6 of 8 places of each of 4096 buckets: as full as an index can be.
+        let capacity = 6 * 4096;
+        for seed in 0..4 {
+            let mut table = Table::<Key4>::new(capacity, seed, &ordinary()).unwrap();
+            for n in 0..capacity as u32 {
+                assert!(
+                    table.insert(&key(n), table.hash(&key(n))).is_ok(),
+                    "number {n} with seed {seed}"
+                );
+            }
+            assert_eq!(
+                table.insert(&key(u32::MAX), table.hash(&key(u32::MAX))),
+                Err(Full)
+            );
+            for n in 0..capacity as u32 {
+                let entry = find_in_steps(&table, &key(n)).expect("what was inserted is found");
+                assert!(table.get(entry).key == key(n));
+            }
+            assert_eq!(table.len(), capacity);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_answers_as_a_map_does(operations in prop::collection::vec((any::<bool>(), 0u32..600), 1..2000), seed: u64) {
+            let mut table = Table::<Key4>::new(384, seed, &ordinary()).unwrap();
+            let mut model: HashMap<u32, u32> = HashMap::new();
+            for (insert, n) in operations {
+                let key = key(n);
+                let hash = table.hash(&key);
+                prop_assert_eq!(find_in_steps(&table, &key), model.get(&n).copied());
+                prop_assert_eq!(table.find(&key, hash), model.get(&n).copied());
+                match (insert, model.get(&n).copied()) {
+                    (true, None) => match table.insert(&key, hash) {
+                        Ok(entry) => {
+                            prop_assert!(!model.values().any(|taken| *taken == entry));
+                            model.insert(n, entry);
+                        }
+                        Err(Full) => prop_assert_eq!(model.len(), 384),
+                    },
+                    (false, Some(entry)) => {
+                        table.remove(entry);
+                        model.remove(&n);
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! When connections end.
+//!
+//! A packet only stores when it came. A wheel visits each connection when it could have ended at the earliest, and arms it
+//! again if it has been used meanwhile. Half-open connections (TCP in SYN_RECV, UDP flows of a single packet) stand in
+//! queues by the time of their last packet instead: all of one queue have the same timeout, so the head ends first, and
+//! the head is also the one that gives way when the table is full.
+//!
+//! Every list is kept in eight lanes that are walked side by side, so that the memory misses of the walk overlap.
+
+use super::{
+    lists::Lists,
+    table::{Entry, NONE, prefetch},
+};
+use crate::time::Ticks;
+
+/// Lanes of each list.
+pub(super) const LANES: u16 = 8;
+/// A slot of the wheel is 2^6 ticks: 0.64 s.
+const SLOT_SHIFT: u32 = 6;
+/// Slots: 1,310 s in all. A longer wait is armed again on the way.
+const SLOTS: u32 = 2048;
+/// Slot numbers wrap where ticks do.
+const SLOT_NUMBERS: u32 = 1 << (32 - SLOT_SHIFT);
+
+/// The queues of half-open connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HalfOpen {
+    Tcp = 0,
+    Udp = 1,
+}
+
+/// See the module.
+pub(super) struct Wheel {
+    lists: Lists,
+    /// The slot that is visited next; `None` before the first visit.
+    at: Option<u32>,
+}
+
+impl Wheel {
+    const QUEUES: u16 = 1 + SLOTS as u16 * LANES;
+
+    pub(super) fn new() -> Self {
+        Self {
+            lists: Lists::new(usize::from(Self::QUEUES + 2 * LANES)),
+            at: None,
+        }
+    }
+
+    /// Has `entry`, which is in no list, visited at `deadline` or soon after.
+    pub(super) fn arm<K>(&mut self, entries: &mut [Entry<K>], entry: u32, deadline: Ticks, now: Ticks) {
+        let at = self.at.unwrap_or(now.0 >> SLOT_SHIFT);
+        let ahead = (deadline.0 >> SLOT_SHIFT).wrapping_sub(at) % SLOT_NUMBERS;
+        // A deadline that has passed is visited next; one beyond the wheel when the wheel has turned.
+        let ahead = if ahead > SLOT_NUMBERS / 2 {
+            1
+        } else {
+            ahead.clamp(1, SLOTS - 1)
+        };
+        let list = Self::slot_list(at.wrapping_add(ahead), lane(entry));
+        self.lists.append(entries, list, entry);
+    }
+
+    /// Whether the entry is armed for later than `deadline`, so that it must be armed anew.
+    pub(super) fn is_armed_after<K>(&self, entry: &Entry<K>, deadline: Ticks) -> bool {
+        let Some(at) = self.at else { return true };
+        let armed = (u32::from(entry.list - 1) / u32::from(LANES)).wrapping_sub(at) % SLOTS;
+        let wanted = (deadline.0 >> SLOT_SHIFT).wrapping_sub(at) % SLOT_NUMBERS;
+        armed > wanted
+    }
+
+    /// Puts an entry that is in no list at the end of a queue of half-open ones.
+    pub(super) fn enqueue<K>(&mut self, entries: &mut [Entry<K>], queue: HalfOpen, entry: u32) {
+        self.lists
+            .append(entries, Self::queue_list(queue, lane(entry)), entry);
+    }
+
+    /// Whether the entry stands in a queue of half-open ones.
+    #[inline]
+    pub(super) fn is_half_open<K>(entry: &Entry<K>) -> bool {
+        entry.list >= Self::QUEUES
+    }
+
+    /// Takes an entry out of the list that it is in.
+    pub(super) fn unlink<K>(&mut self, entries: &mut [Entry<K>], entry: u32) {
+        self.lists.unlink(entries, entry);
+    }
+
+    /// The half-open connection whose last packet is the longest ago, about: the oldest of the lanes' heads.
+    pub(super) fn oldest_half_open<K>(&self, entries: &[Entry<K>], now: Ticks) -> Option<u32> {
+        [HalfOpen::Tcp, HalfOpen::Udp]
+            .into_iter()
+            .flat_map(|queue| (0..LANES).map(move |lane| self.lists.head(Self::queue_list(queue, lane))))
+            .filter_map(|head| {
+                entries
+                    .get(head as usize)
+                    .map(|entry| (now.since(entry.last_seen).0, head))
+            })
+            .max()
+            .map(|(_, head)| head)
+    }
+
+    /// The heads of the queues, for the caller to end those whose time has come.
+    pub(super) fn half_open_heads(&self, queue: HalfOpen) -> [u32; LANES as usize] {
+        std::array::from_fn(|lane| self.lists.head(Self::queue_list(queue, lane as u16)))
+    }
+
+    /// Takes up to one entry a lane out of the slots whose time has passed by `now` into `due`. Returns whether there may
+    /// be more.
+    pub(super) fn take_due<K>(
+        &mut self,
+        entries: &mut [Entry<K>],
+        now: Ticks,
+        due: &mut impl FnMut(u32),
+    ) -> bool {
+        let end = now.0 >> SLOT_SHIFT;
+        let mut at = self.at.unwrap_or(end);
+        let behind = end.wrapping_sub(at) % SLOT_NUMBERS;
+        if behind > SLOT_NUMBERS / 2 {
+            return false;
+        }
+        if behind > SLOTS {
+            // No visit for longer than a turn: each slot need be visited only once.
+            at = end.wrapping_sub(SLOTS) % SLOT_NUMBERS;
+        }
+        // An empty slot costs little: up to 64 of them are passed in one call.
+        for _ in 0..64 {
+            if at == end {
+                break;
+            }
+            let heads: [u32; LANES as usize] =
+                std::array::from_fn(|lane| self.lists.head(Self::slot_list(at, lane as u16)));
+            if heads.iter().any(|head| *head != NONE) {
+                self.at = Some(at);
+                for head in heads {
+                    if let Some(entry) = entries.get(head as usize) {
+                        prefetch(entry);
+                    }
+                }
+                for head in heads.into_iter().filter(|head| *head != NONE) {
+                    self.lists.unlink(entries, head);
+                    due(head);
+                }
+                return true;
+            }
+            at = at.wrapping_add(1) % SLOT_NUMBERS;
+        }
+        self.at = Some(at);
+        at != end
+    }
+
+    fn slot_list(slot: u32, lane: u16) -> u16 {
+        1 + (slot % SLOTS) as u16 * LANES + lane
+    }
+
+    fn queue_list(queue: HalfOpen, lane: u16) -> u16 {
+        Self::QUEUES + queue as u16 * LANES + lane
+    }
+}
+
+fn lane(entry: u32) -> u16 {
+    (entry % u32::from(LANES)) as u16
+}

@@ -1,0 +1,306 @@
+//! Stage 3: packets of no known connection. A new connection is scheduled; what cannot be one is answered as the original
+//! or the host's own stack would, left to the host, or dropped for a reason.
+//!
+//! Order of the original (SPEC of IPVS admission): service by protocol, address and port; for TCP, if an FTP service is
+//! there and the port is 20 or from 1024 on, the FTP service of that address; then the service of every port. TCP is
+//! scheduled by a SYN without RST, UDP always; no service, or no connection and no SYN, is the local stack's: it resets
+//! TCP and answers UDP with port unreachable. A service without a usable server answers port unreachable, TCP too.
+
+use crate::{
+    batch::{Batch, Kind, Layout},
+    command::{PuntedFrame, WorkerShared},
+    conn::{
+        Connections, TableFull,
+        key::{Key, Key4, Key6},
+        lookup::{Followed, Picked, follow},
+    },
+    limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND, PUNT_BYTES},
+    rate::TokenBucket,
+    reply,
+    snapshot::{Method, Service, ServiceKey, Snapshot},
+    time::Nanos,
+    verdict::{Answer, DropReason, Verdict},
+    wire::{arp, icmpv6, protocol, tcp},
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What every stage after the lookup works with.
+pub struct Context<'a> {
+    /// The time of this poll.
+    pub now: Nanos,
+    /// The configuration in force.
+    pub snapshot: &'a Snapshot,
+    /// Counters, and the queue of frames to learn from.
+    pub shared: &'a WorkerShared,
+    /// The budget of ICMP errors.
+    pub errors: &'a mut TokenBucket,
+}
+
+impl Context<'_> {
+    /// The budget that a worker starts with.
+    pub fn error_budget() -> TokenBucket {
+        TokenBucket::new(ICMP_ERRORS_PER_SECOND, ICMP_ERROR_BURST)
+    }
+
+    /// An ICMP error in place of frame `i`, if the budget has one.
+    pub fn icmp_error(
+        &mut self,
+        batch: &mut Batch,
+        i: usize,
+        make: impl FnOnce(&mut Batch, [u8; 6]) -> Result<Answer, DropReason>,
+    ) {
+        batch.verdict[i] = if self.errors.take(self.now) {
+            self.answer(batch, i, make)
+        } else {
+            Verdict::Drop(DropReason::AnswerRateLimited)
+        };
+    }
+
+    /// An answer in place of frame `i`, from the address of the port that it came in by.
+    fn answer(
+        &self,
+        batch: &mut Batch,
+        i: usize,
+        make: impl FnOnce(&mut Batch, [u8; 6]) -> Result<Answer, DropReason>,
+    ) -> Verdict {
+        let Some(port) = self.snapshot.ports.get(usize::from(batch.port[i])) else {
+            return Verdict::Drop(DropReason::PortGone);
+        };
+        match make(batch, port.mac) {
+            Ok(answer) => Verdict::Answer(answer),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+}
+
+/// Decides the packets that open a connection, or belong to none.
+pub fn admit(
+    batch: &mut Batch,
+    misses: &Picked,
+    v4: &mut Connections<Key4>,
+    v6: &mut Connections<Key6>,
+    context: &mut Context<'_>,
+) {
+    for &i in misses {
+        let i = usize::from(i);
+        let layout = batch.layout[i];
+        let Some(address) = destination_address(batch.frames[i].data(), &layout) else {
+            batch.verdict[i] = Verdict::Drop(DropReason::FrameTruncated);
+            continue;
+        };
+        if layout.kind == Kind::Flow && layout.v6 {
+            let key = batch.key6[i];
+            flow(batch, i, (&key, address), v6, context);
+        } else if layout.kind == Kind::Flow {
+            let key = batch.key4[i];
+            flow(batch, i, (&key, address), v4, context);
+        } else {
+            batch.verdict[i] = other(batch, i, address, context);
+        }
+    }
+}
+
+/// A packet that is not of a flow, or an ICMP error about no flow that we know.
+fn other(batch: &mut Batch, i: usize, address: IpAddr, context: &mut Context<'_>) -> Verdict {
+    let layout = batch.layout[i];
+    let ours = context.snapshot.virtual_addresses.contains(&address);
+    match layout.kind {
+        Kind::Arp | Kind::NeighborSolicitation | Kind::NeighborDiscovery => {
+            learn(batch, i, context.shared);
+            let request = match layout.kind {
+                Kind::Arp => arp_operation(batch.frames[i].data(), &layout) == Some(arp::REQUEST),
+                kind => kind == Kind::NeighborSolicitation,
+            };
+            match (ours && request, layout.v6) {
+                (false, _) => Verdict::Punt,
+                (true, false) => context.answer(batch, i, |batch, mac| {
+                    reply::arp_reply(&mut batch.frames[i], &layout, mac)
+                }),
+                (true, true) => context.answer(batch, i, |batch, mac| {
+                    reply::neighbor_advertisement(&mut batch.frames[i], &layout, mac)
+                }),
+            }
+        }
+        _ if !ours => Verdict::Punt,
+        Kind::Echo => context.answer(batch, i, |batch, mac| {
+            reply::echo(&mut batch.frames[i], &layout, mac)
+        }),
+        Kind::Fragment => Verdict::Drop(DropReason::Fragment),
+        Kind::IcmpError => Verdict::Drop(DropReason::IcmpUnmatched),
+        _ => Verdict::Drop(DropReason::ProtocolUnsupported),
+    }
+}
+
+/// A packet of a flow that no connection was found for.
+fn flow<K: Key>(
+    batch: &mut Batch,
+    i: usize,
+    (key, address): (&K, IpAddr),
+    connections: &mut Connections<K>,
+    context: &mut Context<'_>,
+) {
+    let layout = batch.layout[i];
+    // A packet before it in this batch may have made the connection.
+    if let Some(entry) = connections.table.find(key, batch.hash[i]) {
+        match follow(connections, entry, &layout, context.now.ticks(), context.snapshot) {
+            Some(Followed::Destination(slot)) => return batch.destination[i] = slot,
+            Some(Followed::Removed) => return batch.drop(i, DropReason::DestinationRemoved),
+            None => {}
+        }
+    }
+    if !context.snapshot.virtual_addresses.contains(&address) {
+        batch.verdict[i] = Verdict::Punt;
+        return;
+    }
+    if let Some(reason) = refuse_source(
+        key.client().ip(),
+        batch.frames[i].data(),
+        batch.port[i],
+        context.snapshot,
+    ) {
+        return batch.drop(i, reason);
+    }
+    let service = find_service(key, context.snapshot).filter(|_| opens(key, layout.tcp_flags));
+    let Some(service) = service else {
+        return no_service(batch, i, key.protocol(), context);
+    };
+    if service.pending {
+        return batch.drop(i, DropReason::ServicePending);
+    }
+    let Some(slot) = service.scheduler.pick() else {
+        return port_unreachable(batch, i, context);
+    };
+    if context
+        .snapshot
+        .destinations
+        .get(slot as usize)
+        .is_none_or(|destination| destination.method != Method::Direct)
+    {
+        return batch.drop(i, DropReason::MethodPending);
+    }
+    let first_packet = (layout.tcp_flags, layout.ip_len());
+    let surroundings = (context.snapshot, &context.shared.stats);
+    match connections.create(
+        (key, batch.hash[i]),
+        slot,
+        first_packet,
+        context.now.ticks(),
+        surroundings,
+    ) {
+        Ok(_) => batch.destination[i] = slot,
+        Err(TableFull) => batch.drop(i, DropReason::TableFull),
+    }
+}
+
+/// Whether the packet may open a connection: TCP by a SYN without RST that does not come from the FTP data port.
+fn opens<K: Key>(key: &K, tcp_flags: u8) -> bool {
+    key.protocol() != protocol::TCP
+        || (tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN && key.client().port() != FTP_DATA)
+}
+
+const FTP: u16 = 21;
+const FTP_DATA: u16 = 20;
+
+fn find_service<'a, K: Key>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Service> {
+    let target = key.virtual_service();
+    let find = |port| {
+        let wanted = ServiceKey {
+            protocol: key.protocol(),
+            address: target.ip(),
+            port,
+        };
+        snapshot
+            .service_index
+            .get(&wanted)
+            .and_then(|index| snapshot.services.get(*index as usize))
+    };
+    let may_be_ftp_data =
+        key.protocol() == protocol::TCP && (target.port() == FTP_DATA || target.port() >= 1024);
+    find(target.port())
+        .or_else(|| may_be_ftp_data.then(|| find(FTP)).flatten())
+        .or_else(|| find(0))
+}
+
+/// What the local stack would say to a packet that nobody takes.
+fn no_service(batch: &mut Batch, i: usize, number: u8, context: &mut Context<'_>) {
+    let layout = batch.layout[i];
+    match number {
+        protocol::TCP if layout.tcp_flags & tcp::RST != 0 => batch.drop(i, DropReason::ResetUnmatched),
+        protocol::TCP => {
+            batch.verdict[i] = context.answer(batch, i, |batch, mac| {
+                reply::tcp_reset(&mut batch.frames[i], &layout, mac)
+            });
+        }
+        protocol::UDP => port_unreachable(batch, i, context),
+        _ => batch.drop(i, DropReason::ProtocolUnsupported),
+    }
+}
+
+fn port_unreachable(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
+    let layout = batch.layout[i];
+    context.icmp_error(batch, i, |batch, mac| {
+        reply::port_unreachable(&mut batch.frames[i], &layout, mac)
+    });
+}
+
+/// Why no connection is made for a client: its address is none, or the frame is our own come back.
+fn refuse_source(client: IpAddr, frame: &[u8], port: u8, snapshot: &Snapshot) -> Option<DropReason> {
+    let invalid = match client {
+        IpAddr::V4(address) => {
+            address.is_multicast()
+                || address.is_broadcast()
+                || address.is_loopback()
+                || address.octets()[0] == 0
+        }
+        IpAddr::V6(address) => address.is_multicast() || address.is_loopback() || address.is_unspecified(),
+    };
+    if invalid || snapshot.virtual_addresses.contains(&client) {
+        return Some(DropReason::SourceInvalid);
+    }
+    let own = snapshot.ports.get(usize::from(port)).map(|port| port.mac);
+    (frame.get(6..12) == own.as_ref().map(<[u8; 6]>::as_slice)).then_some(DropReason::LoopDetected)
+}
+
+/// The address that a packet, an ARP message or a solicitation is for.
+fn destination_address(frame: &[u8], layout: &Layout) -> Option<IpAddr> {
+    let l3 = frame.get(usize::from(layout.l3)..)?;
+    match layout.kind {
+        Kind::Arp => arp::Arp::new(l3)
+            .filter(arp::Arp::is_ethernet_ipv4)
+            .map(|arp| arp.target_ip().into()),
+        Kind::NeighborSolicitation | Kind::NeighborDiscovery => {
+            let l4 = frame.get(usize::from(layout.l4)..usize::from(layout.end))?;
+            icmpv6::Icmpv6::new(l4)?.target().map(IpAddr::V6)
+        }
+        _ if layout.v6 => l3
+            .get(24..40)?
+            .first_chunk()
+            .map(|octets: &[u8; 16]| Ipv6Addr::from(*octets).into()),
+        _ => l3
+            .get(16..20)?
+            .first_chunk()
+            .map(|octets: &[u8; 4]| Ipv4Addr::from(*octets).into()),
+    }
+}
+
+fn arp_operation(frame: &[u8], layout: &Layout) -> Option<u16> {
+    arp::Arp::new(frame.get(usize::from(layout.l3)..)?).map(|arp| arp.operation())
+}
+
+/// Gives the control plane a copy, without VLAN tags, of a frame that tells who a neighbour is.
+fn learn(batch: &Batch, i: usize, shared: &WorkerShared) {
+    let (frame, l3) = (batch.frames[i].data(), usize::from(batch.layout[i].l3));
+    let mut copy = PuntedFrame {
+        port: u16::from(batch.port[i]),
+        len: 0,
+        bytes: [0; PUNT_BYTES],
+    };
+    let rest = &frame[l3..];
+    let len = (14 + rest.len()).min(PUNT_BYTES);
+    copy.bytes[..12].copy_from_slice(&frame[..12]);
+    copy.bytes[12..14].copy_from_slice(&frame[l3 - 2..l3]);
+    copy.bytes[14..len].copy_from_slice(&rest[..len - 14]);
+    copy.len = len as u8;
+    // A full queue means that the control thread is behind; neighbours repeat themselves.
+    let _ = shared.punts.push(copy);
+}

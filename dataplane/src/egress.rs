@@ -1,0 +1,191 @@
+//! Stage 5: next hop, neighbour, port. Frames for a neighbour that has not answered yet wait a moment in a bounded queue.
+
+use crate::{
+    batch::Batch,
+    handoff::Endpoint,
+    limits::{BATCH, MAX_PORTS, MAX_WAITING, WAITING_MILLIS},
+    port::{Frames, Port},
+    snapshot::{NeighborCell, NeighborState, Snapshot},
+    stats::WorkerStats,
+    time::Nanos,
+    verdict::{DropReason, Verdict},
+    wire::ethernet,
+};
+use arrayvec::ArrayVec;
+use pointsman_hugepages::Buffer;
+use std::sync::Arc;
+
+/// A frame that waits for its neighbour.
+struct Waiting {
+    frame: Buffer,
+    port: u16,
+    cell: Arc<NeighborCell>,
+    since: Nanos,
+}
+
+/// What leaves, by port, and what waits to leave.
+pub struct Egress {
+    out: ArrayVec<Frames, MAX_PORTS>,
+    waiting: Vec<Waiting>,
+}
+
+impl Egress {
+    /// For `ports` ports, at most [`MAX_PORTS`].
+    pub fn new(ports: usize) -> Self {
+        Self {
+            out: (0..ports.min(MAX_PORTS)).map(|_| Frames::new()).collect(),
+            waiting: Vec::with_capacity(MAX_WAITING),
+        }
+    }
+
+    /// Sends every frame of the batch where its verdict says, and empties the batch. No frame is left without a count.
+    pub fn resolve<P: Port>(
+        &mut self,
+        batch: &mut Batch,
+        ports: &mut [P],
+        handoff: &Endpoint,
+        (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
+    ) {
+        let mut forwarded = 0;
+        for (i, mut frame) in batch.frames.drain(..).enumerate() {
+            match batch.verdict[i] {
+                Verdict::Forward(next_hop) => {
+                    let Some(hop) = snapshot.next_hops.get(next_hop as usize) else {
+                        stats.dropped(DropReason::NoRoute);
+                        continue;
+                    };
+                    match hop.cell.get() {
+                        NeighborState::Reachable(mac) => {
+                            let own = snapshot
+                                .ports
+                                .get(usize::from(hop.port))
+                                .map_or([0; 6], |port| port.mac);
+                            ethernet::set_addresses(frame.data_mut(), mac, own);
+                            forwarded += 1;
+                            self.enqueue(usize::from(hop.port), frame, ports, stats);
+                        }
+                        NeighborState::Incomplete => self.wait(frame, (hop.port, &hop.cell), now, stats),
+                        NeighborState::Failed => stats.dropped(DropReason::NeighborUnresolved),
+                    }
+                }
+                Verdict::Answer(answer) => {
+                    stats.answers[answer as usize].add(1);
+                    self.enqueue(usize::from(batch.port[i]), frame, ports, stats);
+                }
+                Verdict::Punt => stats.punted.add(1),
+                Verdict::Handoff(worker) => match handoff.push(worker, (frame, batch.port[i])) {
+                    Ok(()) => stats.handed_off.add(1),
+                    Err(_) => stats.dropped(DropReason::HandoffRingFull),
+                },
+                Verdict::Drop(reason) => stats.dropped(reason),
+                Verdict::Open => {
+                    debug_assert!(false, "every packet is decided before it leaves");
+                    stats.punted.add(1);
+                }
+            }
+        }
+        stats.forwarded.add(forwarded);
+        self.flush(ports, stats);
+    }
+
+    /// Sends the waiting frames whose neighbour has answered, and drops those that waited too long. Returns how many left.
+    pub fn retry<P: Port>(
+        &mut self,
+        ports: &mut [P],
+        (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
+    ) -> usize {
+        if self.waiting.is_empty() {
+            return 0;
+        }
+        let expired = |waiting: &Waiting| now.0.saturating_sub(waiting.since.0) > WAITING_MILLIS * 1_000_000;
+        // In order, so that a connection's segments stay in theirs.
+        let done: ArrayVec<Waiting, MAX_WAITING> = self
+            .waiting
+            .extract_if(.., |waiting| {
+                waiting.cell.get() != NeighborState::Incomplete || expired(waiting)
+            })
+            .collect();
+        let count = done.len();
+        for mut waiting in done {
+            let NeighborState::Reachable(mac) = waiting.cell.get() else {
+                stats.dropped(DropReason::NeighborUnresolved);
+                continue;
+            };
+            let own = snapshot
+                .ports
+                .get(usize::from(waiting.port))
+                .map_or([0; 6], |port| port.mac);
+            ethernet::set_addresses(waiting.frame.data_mut(), mac, own);
+            stats.forwarded.add(1);
+            self.enqueue(usize::from(waiting.port), waiting.frame, ports, stats);
+        }
+        self.flush(ports, stats);
+        count
+    }
+
+    /// Sends one frame that the control plane made.
+    pub fn send<P: Port>(&mut self, port: u16, frame: Buffer, ports: &mut [P], stats: &WorkerStats) {
+        self.enqueue(usize::from(port), frame, ports, stats);
+        self.flush(ports, stats);
+    }
+
+    fn wait(
+        &mut self,
+        frame: Buffer,
+        (port, cell): (u16, &Arc<NeighborCell>),
+        now: Nanos,
+        stats: &WorkerStats,
+    ) {
+        if self.waiting.len() == MAX_WAITING {
+            stats.dropped(DropReason::NeighborQueueFull);
+            return;
+        }
+        self.waiting.push(Waiting {
+            frame,
+            port,
+            cell: cell.clone(),
+            since: now,
+        });
+    }
+
+    #[inline]
+    fn enqueue<P: Port>(&mut self, port: usize, frame: Buffer, ports: &mut [P], stats: &WorkerStats) {
+        let Some(out) = self.out.get_mut(port) else {
+            stats.dropped(DropReason::PortGone);
+            return;
+        };
+        out.push(frame);
+        if out.len() == BATCH {
+            transmit(port, out, ports, stats);
+        }
+    }
+
+    #[inline]
+    fn flush<P: Port>(&mut self, ports: &mut [P], stats: &WorkerStats) {
+        for (port, out) in self.out.iter_mut().enumerate() {
+            if !out.is_empty() {
+                transmit(port, out, ports, stats);
+            }
+        }
+    }
+}
+
+fn transmit<P: Port>(port: usize, out: &mut Frames, ports: &mut [P], stats: &WorkerStats) {
+    let Some(device) = ports.get_mut(port) else {
+        stats.drops[DropReason::PortGone as usize].add(out.len() as u64);
+        out.clear();
+        return;
+    };
+    let offered = out.len();
+    let bytes: usize = out.iter().map(Buffer::len).sum();
+    let sent = device.tx(out);
+    let counters = &stats.ports[port];
+    counters.tx_packets.add(sent as u64);
+    if sent == offered {
+        counters.tx_bytes.add(bytes as u64);
+    } else {
+        // Which frames were refused is the driver's to know; they share the average.
+        counters.tx_bytes.add((bytes * sent / offered) as u64);
+        stats.drops[DropReason::TransmitRingFull as usize].add((offered - sent) as u64);
+    }
+}

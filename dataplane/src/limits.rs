@@ -1,0 +1,56 @@
+//! Every bound of the packet path in one place. All memory is taken at start; nothing grows with traffic.
+
+/// Frames in one batch: enough to hide a memory miss behind the others, few enough to stay in the first-level cache.
+pub const BATCH: usize = 64;
+
+/// Ports of one director.
+pub const MAX_PORTS: usize = 16;
+
+/// Workers of one director.
+pub const MAX_WORKERS: usize = 64;
+
+/// Bytes of the largest frame without its check sequence: Ethernet, two VLAN tags and an MTU of 1500, rounded up.
+/// Jumbo frames come with the buffers of the port that has them.
+pub const FRAME_ROOM: usize = 1856;
+
+/// Destinations of all services together, including removed ones that still have connections.
+pub const MAX_DESTINATIONS: usize = 65_536;
+
+/// Virtual services of one director.
+pub const MAX_SERVICES: usize = 16_384;
+
+/// Frames that wait for the neighbour of their next hop to answer, for each worker.
+pub const MAX_WAITING: usize = 256;
+
+/// How long a frame waits for that answer.
+pub const WAITING_MILLIS: u64 = 1_000;
+
+/// Frames in the ring from one worker to another.
+pub const HANDOFF_RING: usize = 1_024;
+
+/// Frames that wait for the control thread to learn neighbours from.
+pub const PUNT_QUEUE: usize = 256;
+
+/// Bytes of such a frame that are kept: an ARP or neighbour discovery message in full.
+pub const PUNT_BYTES: usize = 128;
+
+/// Commands that wait for a worker.
+pub const COMMAND_QUEUE: usize = 1_024;
+
+/// Connections that one poll visits at most to see whether they have expired.
+pub const EXPIRE_BUDGET: usize = 64;
+
+/// ICMP errors that one worker sends a second at most, and how many at once: what the kernel grants
+/// (`icmp_msgs_per_sec`, `icmp_msgs_burst`).
+pub const ICMP_ERRORS_PER_SECOND: u32 = 1_000;
+/// See [`ICMP_ERRORS_PER_SECOND`].
+pub const ICMP_ERROR_BURST: u32 = 50;
+
+/// IPv6 extension headers that are walked before the packet is given up.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+
+const _: () = assert!(BATCH <= 128, "the design bounds a batch to 128");
+const _: () = assert!(
+    PUNT_BYTES >= 14 + 8 + 40 + 32,
+    "a neighbour advertisement behind two VLAN tags fits"
+);

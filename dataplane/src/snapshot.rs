@@ -1,0 +1,224 @@
+//! The compiled configuration that workers run: dense arrays, immutable, one for each generation.
+//!
+//! The control plane compiles it; [`crate::publish`] hands it over. What must outlive a change (the connection counts of
+//! a destination, the place of a scheduler, the address of a neighbour) hangs on it by `Arc` and is carried from one
+//! snapshot into the next. Connections name destinations by slot and generation, never by pointer.
+
+use crate::{scheduler::Scheduler, stats::DestinationShared, time::Ticks};
+use crossbeam::utils::CachePadded;
+use hashbrown::{HashMap, HashSet};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Everything that a worker needs to know about one generation of the configuration.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Grows by one with each change.
+    pub generation: u64,
+    /// By port number.
+    pub ports: Box<[PortFacts]>,
+    /// Addresses that the director answers for: those of services and those brought up alone.
+    pub virtual_addresses: HashSet<IpAddr>,
+    /// In no order that matters.
+    pub services: Box<[Service]>,
+    /// From protocol, address and port to an index into `services`.
+    pub service_index: HashMap<ServiceKey, u32>,
+    /// By slot. Slots are kept across generations for as long as a connection may name them.
+    pub destinations: Box<[Destination]>,
+    /// By the index that destinations hold.
+    pub next_hops: Box<[NextHop]>,
+    /// Of connections, by state.
+    pub timeouts: Timeouts,
+}
+
+/// What a worker knows of a port besides its rings.
+#[derive(Clone, Debug, Default)]
+pub struct PortFacts {
+    /// As users name it.
+    pub name: String,
+    /// Its own address, the source of every frame that leaves by it.
+    pub mac: [u8; 6],
+    /// Bytes of the largest IP packet that may leave by it.
+    pub mtu: u16,
+}
+
+/// What a packet to a virtual service is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// IP protocol number: 6, 17 or 132.
+    pub protocol: u8,
+    /// The virtual address.
+    pub address: IpAddr,
+    /// 0: every port.
+    pub port: u16,
+}
+
+/// A virtual service.
+#[derive(Debug)]
+pub struct Service {
+    /// `None` for a service of a firewall mark.
+    pub key: Option<ServiceKey>,
+    /// Picks a destination of this service.
+    pub scheduler: Scheduler,
+    /// What of its configuration the packet path does not run yet: its new connections are dropped and counted.
+    pub pending: bool,
+}
+
+/// How packets reach a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Direct routing: only the MAC addresses change.
+    Direct,
+    /// Network address translation.
+    Nat,
+    /// IP tunnel.
+    Tunnel,
+    /// The director itself.
+    Local,
+}
+
+/// Whether a slot has a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing here.
+    Vacant,
+    /// A configured destination.
+    Present,
+    /// Removed from its service: packets of its connections vanish until it is added again.
+    Removed,
+    /// Removed with its service: its connections are as if they had never been.
+    ServiceGone,
+}
+
+/// A real server of one service.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Distinguishes this destination from others that had the slot before.
+    pub generation: u32,
+    /// Whether it is one.
+    pub presence: Presence,
+    /// The real server's address (RIP).
+    pub address: IpAddr,
+    /// Its transport port, 0 in a service of every port.
+    pub port: u16,
+    /// How packets reach it.
+    pub method: Method,
+    /// Index into [`Snapshot::next_hops`]; [`Destination::NO_ROUTE`] if no route leads there.
+    pub next_hop: u32,
+    /// Connection counts and overload, carried across generations.
+    pub shared: Arc<DestinationShared>,
+}
+
+impl Destination {
+    /// The next hop of a destination that no route leads to.
+    pub const NO_ROUTE: u32 = u32::MAX;
+}
+
+/// Where frames go on the link.
+#[derive(Clone, Debug)]
+pub struct NextHop {
+    /// The address that is asked for by ARP or neighbour discovery.
+    pub address: IpAddr,
+    /// The port number.
+    pub port: u16,
+    /// Its MAC address, once known.
+    pub cell: Arc<NeighborCell>,
+}
+
+/// What is known of a neighbour; written by the control thread, read by workers.
+#[derive(Debug)]
+pub struct NeighborCell(CachePadded<AtomicU64>);
+
+/// The state of a neighbour as a worker sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighborState {
+    /// Asked for, not answered yet: frames wait.
+    Incomplete,
+    /// Frames go to this MAC address.
+    Reachable([u8; 6]),
+    /// Did not answer: frames are dropped.
+    Failed,
+}
+
+impl Default for NeighborCell {
+    fn default() -> Self {
+        Self(CachePadded::new(AtomicU64::new(0)))
+    }
+}
+
+impl NeighborCell {
+    const REACHABLE: u64 = 1 << 48;
+    const FAILED: u64 = 2 << 48;
+
+    /// What is known now.
+    #[inline]
+    pub fn get(&self) -> NeighborState {
+        // One word carries all that is read, so no ordering with other memory is needed.
+        let word = self.0.load(Ordering::Relaxed);
+        if word & Self::REACHABLE != 0 {
+            let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
+            NeighborState::Reachable([a, b, c, d, e, f])
+        } else if word == Self::FAILED {
+            NeighborState::Failed
+        } else {
+            NeighborState::Incomplete
+        }
+    }
+
+    /// Tells the workers.
+    pub fn set(&self, state: NeighborState) {
+        let word = match state {
+            NeighborState::Incomplete => 0,
+            NeighborState::Reachable([a, b, c, d, e, f]) => {
+                u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) | Self::REACHABLE
+            }
+            NeighborState::Failed => Self::FAILED,
+        };
+        self.0.store(word, Ordering::Relaxed);
+    }
+}
+
+/// How long a connection lives without a packet, by its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// By [`crate::conn::tcp::TcpState`] number.
+    pub tcp: [Ticks; 11],
+    /// Of a UDP flow.
+    pub udp: Ticks,
+}
+
+impl Default for Timeouts {
+    /// Those of the original: seconds 2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120 in the order NONE, ESTABLISHED,
+    /// SYN_SENT, SYN_RECV, FIN_WAIT, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, SYNACK; UDP 300.
+    fn default() -> Self {
+        Self {
+            tcp: [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120].map(Ticks::from_secs),
+            udp: Ticks::from_secs(300),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_cell_gives_back_what_was_set() {
+        let cell = NeighborCell::default();
+        assert_eq!(cell.get(), NeighborState::Incomplete);
+        for state in [
+            NeighborState::Reachable([0, 1, 2, 3, 4, 0xff]),
+            NeighborState::Failed,
+            NeighborState::Reachable([0; 6]),
+            NeighborState::Incomplete,
+        ] {
+            cell.set(state);
+            assert_eq!(cell.get(), state);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Counters, and the connection counts that schedulers weigh.
+//!
+//! A worker's counters have one writer, the worker: a count is a plain load and store (no locked instruction), and
+//! readers on other threads see a value that was true a moment ago. Connection counts of a destination are shared by the
+//! workers and change only when a connection is made, changes between active and inactive, or ends.
+
+use crate::{
+    limits::{MAX_DESTINATIONS, MAX_PORTS},
+    verdict::{Answer, DropReason},
+};
+use crossbeam::utils::CachePadded;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the one writer may call it.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Replaces the value. Only the one writer may call it.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value of a moment ago.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What one worker has forwarded to one destination.
+#[derive(Debug, Default)]
+pub struct DestinationCounters {
+    /// Connections made.
+    pub connections: Counter,
+    /// Packets from clients.
+    pub packets_in: Counter,
+    /// Bytes of them, from the IP header on.
+    pub bytes_in: Counter,
+}
+
+/// What a port of one worker has moved.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Frames received, and their bytes from the Ethernet header on.
+    pub rx_packets: Counter,
+    /// See `rx_packets`.
+    pub rx_bytes: Counter,
+    /// Frames sent.
+    pub tx_packets: Counter,
+    /// See `tx_packets`.
+    pub tx_bytes: Counter,
+    /// Frames that the port lost because its receive ring was full.
+    pub rx_ring_drops: Counter,
+}
+
+/// Everything that one worker counts.
+#[derive(Debug)]
+pub struct WorkerStats {
+    /// Calls of poll.
+    pub polls: Counter,
+    /// Those that found nothing to do.
+    pub empty_polls: Counter,
+    /// Frames taken from the ports and from other workers.
+    pub packets: Counter,
+    /// Frames sent to next hops.
+    pub forwarded: Counter,
+    /// Frames left to the host.
+    pub punted: Counter,
+    /// Frames given to other workers.
+    pub handed_off: Counter,
+    /// Connections in the table.
+    pub connections: Counter,
+    /// Connections made.
+    pub connections_created: Counter,
+    /// Connections that timed out.
+    pub connections_expired: Counter,
+    /// Half-open connections that gave way when the table was full.
+    pub connections_evicted: Counter,
+    /// The generation of configuration that the worker runs.
+    pub generation: Counter,
+    /// By reason.
+    pub drops: [Counter; DropReason::COUNT],
+    /// By kind.
+    pub answers: [Counter; Answer::COUNT],
+    /// By port number.
+    pub ports: [PortCounters; MAX_PORTS],
+    /// By slot.
+    pub destinations: Box<[DestinationCounters]>,
+}
+
+impl Default for WorkerStats {
+    fn default() -> Self {
+        Self {
+            polls: Counter::default(),
+            empty_polls: Counter::default(),
+            packets: Counter::default(),
+            forwarded: Counter::default(),
+            punted: Counter::default(),
+            handed_off: Counter::default(),
+            connections: Counter::default(),
+            connections_created: Counter::default(),
+            connections_expired: Counter::default(),
+            connections_evicted: Counter::default(),
+            generation: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+            answers: std::array::from_fn(|_| Counter::default()),
+            ports: std::array::from_fn(|_| PortCounters::default()),
+            destinations: (0..MAX_DESTINATIONS)
+                .map(|_| DestinationCounters::default())
+                .collect(),
+        }
+    }
+}
+
+impl WorkerStats {
+    /// Counts a packet that ends here.
+    #[inline]
+    pub fn dropped(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+}
+
+/// The connection counts of one destination, shared by all workers and kept across generations.
+#[derive(Debug, Default)]
+pub struct DestinationShared {
+    counts: CachePadded<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    active: AtomicU32,
+    inactive: AtomicU32,
+    upper: AtomicU32,
+    lower: AtomicU32,
+    overloaded: AtomicBool,
+}
+
+impl DestinationShared {
+    /// Connections that are established or on the way to it.
+    #[inline]
+    pub fn active(&self) -> u32 {
+        self.counts.active.load(Relaxed)
+    }
+
+    /// All other connections.
+    #[inline]
+    pub fn inactive(&self) -> u32 {
+        self.counts.inactive.load(Relaxed)
+    }
+
+    /// Whether the destination has reached its upper threshold and not come down to its lower one since.
+    #[inline]
+    pub fn overloaded(&self) -> bool {
+        self.counts.overloaded.load(Relaxed)
+    }
+
+    /// Sets the thresholds of `ipvsadm -x` and `-y`; 0 turns each off.
+    pub fn set_thresholds(&self, upper: u32, lower: u32) {
+        self.counts.upper.store(upper, Relaxed);
+        self.counts.lower.store(lower, Relaxed);
+        self.weigh();
+    }
+
+    /// A connection was made.
+    #[inline]
+    pub fn connected(&self, active: bool) {
+        self.count(active).fetch_add(1, Relaxed);
+        self.weigh();
+    }
+
+    /// A connection ended.
+    #[inline]
+    pub fn disconnected(&self, active: bool) {
+        self.count(active).fetch_sub(1, Relaxed);
+        self.weigh();
+    }
+
+    /// A connection has become active, or inactive.
+    #[inline]
+    pub fn changed(&self, now_active: bool) {
+        self.count(now_active).fetch_add(1, Relaxed);
+        self.count(!now_active).fetch_sub(1, Relaxed);
+    }
+
+    fn count(&self, active: bool) -> &AtomicU32 {
+        if active {
+            &self.counts.active
+        } else {
+            &self.counts.inactive
+        }
+    }
+
+    /// Overloaded from `upper` connections on; not any more below `lower`, or below three quarters of `upper` if
+    /// `lower` is 0; never while `upper` is 0.
+    fn weigh(&self) {
+        let upper = self.counts.upper.load(Relaxed);
+        if upper == 0 {
+            if self.overloaded() {
+                self.counts.overloaded.store(false, Relaxed);
+            }
+            return;
+        }
+        let total = self.active().wrapping_add(self.inactive());
+        let lower = self.counts.lower.load(Relaxed);
+        if total >= upper {
+            self.counts.overloaded.store(true, Relaxed);
+        } else if (lower != 0 && total < lower) || (lower == 0 && u64::from(total) * 4 < u64::from(upper) * 3)
+        {
+            self.counts.overloaded.store(false, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_connections(n: u32, destination: &DestinationShared) {
+        while destination.active() < n {
+            destination.connected(true);
+        }
+        while destination.active() > n {
+            destination.disconnected(true);
+        }
+    }
+
+    #[test]
+    fn overload_begins_at_the_upper_threshold_and_ends_below_the_lower() {
+        let destination = DestinationShared::default();
+        destination.set_thresholds(10, 4);
+        for (connections, overloaded) in [(9, false), (10, true), (4, true), (3, false), (9, false)] {
+            with_connections(connections, &destination);
+            assert_eq!(destination.overloaded(), overloaded, "at {connections}");
+        }
+    }
+
+    #[test]
+    fn overload_without_a_lower_threshold_ends_below_three_quarters_of_the_upper() {
+        let destination = DestinationShared::default();
+        destination.set_thresholds(8, 0);
+        for (connections, overloaded) in [(8, true), (6, true), (5, false)] {
+            with_connections(connections, &destination);
+            assert_eq!(destination.overloaded(), overloaded, "at {connections}");
+        }
+        with_connections(8, &destination);
+        destination.set_thresholds(0, 0);
+        assert!(!destination.overloaded());
+    }
+
+    #[test]
+    fn a_change_of_state_moves_a_connection_between_the_counts() {
+        let destination = DestinationShared::default();
+        destination.connected(true);
+        destination.changed(false);
+        assert_eq!((destination.active(), destination.inactive()), (0, 1));
+        destination.disconnected(false);
+        assert_eq!((destination.active(), destination.inactive()), (0, 0));
+    }
+}

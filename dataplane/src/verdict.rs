@@ -1,0 +1,125 @@
+//! What happens to a packet, and why.
+//!
+//! A [`DropReason`] *is* its counter, its name in the gRPC interface and its row in the documentation; nothing is
+//! dropped without one. An [`Answer`] counts what the director said itself.
+
+use std::fmt;
+
+/// What is to happen to a packet. Later stages skip packets that are decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not decided yet.
+    Open,
+    /// To a next hop: an index into the snapshot's table.
+    Forward(u32),
+    /// The frame has become the director's own answer, and leaves by the port that it came from.
+    Answer(Answer),
+    /// Left to the host: with `af_packet` the kernel has its own copy.
+    Punt,
+    /// To the worker that owns the flow.
+    Handoff(u16),
+    /// Ends here.
+    Drop(DropReason),
+}
+
+macro_rules! counted {
+    ($(#[$meta:meta])* $name:ident { $($variant:ident = $text:literal, $explanation:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $(#[doc = $explanation] $variant,)* }
+
+        impl $name {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name as users see it.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+
+            /// What it means and what to do about it.
+            pub const fn explanation(self) -> &'static str {
+                match self { $($name::$variant => $explanation,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+counted! {
+    /// Why a packet ended here.
+    DropReason {
+        FrameTruncated = "frame_truncated", "The frame ends inside a header: a broken sender or cable.";
+        NotOurMac = "not_our_mac", "The frame is addressed to another station: usual while a switch floods; else check who uses our address.";
+        SourceInvalid = "source_invalid", "The source address is a multicast, broadcast or loopback one, or our own: spoofed, or a loop.";
+        Ipv4Header = "ipv4_header", "An IPv4 version, header length or total length that cannot be.";
+        Ipv4Checksum = "ipv4_checksum", "The checksum of the IPv4 header is wrong: damaged on the way.";
+        Ipv6Header = "ipv6_header", "An IPv6 version or payload length that cannot be.";
+        Ipv6Extensions = "ipv6_extensions", "More than eight extension headers, or a chain of them that is broken.";
+        TransportHeader = "transport_header", "A TCP, UDP, SCTP or ICMP header that is cut off or contradicts itself.";
+        Fragment = "fragment", "A fragment of a larger packet: not balanced yet; lower the sender's MTU.";
+        ProtocolUnsupported = "protocol_unsupported", "A packet to a virtual address of a protocol that is not balanced.";
+        ServicePending = "service_pending", "The service uses a scheduler or a feature that this version accepts but does not run yet; `pointsman show` names it.";
+        MethodPending = "method_pending", "The server's forwarding method is accepted but not run yet; use direct routing.";
+        ResetUnmatched = "reset_unmatched", "A RST that belongs to no connection: late, or a scan.";
+        DestinationRemoved = "destination_removed", "The real server of this connection was removed; it resumes if the server is added again.";
+        NoRoute = "no_route", "No route leads to the real server; add one to the director.";
+        NeighborUnresolved = "neighbor_unresolved", "The next hop did not answer ARP or neighbour discovery in time; check that it is up and on this link.";
+        NeighborQueueFull = "neighbor_queue_full", "Too many packets waited for next hops to answer ARP or neighbour discovery.";
+        TooBig = "too_big", "Larger than the MTU of the way out and may not be fragmented by us.";
+        TableFull = "table_full", "The connection table is full of established connections; raise `connections` in the configuration.";
+        AnswerRateLimited = "answer_rate_limited", "An ICMP error was due, but more than 1000 a second were: a flood or a scan.";
+        IcmpUnmatched = "icmp_unmatched", "An ICMP error about a connection that the director does not know.";
+        HandoffRingFull = "handoff_ring_full", "The worker that owns the flow is behind; more workers or queues are needed.";
+        TransmitRingFull = "transmit_ring_full", "The port could not send as fast as packets came.";
+        BufferPoolEmpty = "buffer_pool_empty", "No packet buffer was free for an answer.";
+        PortGone = "port_gone", "The way out leads to a port that this worker does not have.";
+        LoopDetected = "loop_detected", "Our own packet came back: two directors or a switch loop send it round.";
+    }
+}
+
+counted! {
+    /// What the director said itself.
+    Answer {
+        Arp = "arp", "ARP reply for a virtual address.";
+        NeighborAdvertisement = "neighbor_advertisement", "Neighbour advertisement for a virtual address.";
+        EchoReply = "echo_reply", "Reply to a ping of a virtual address.";
+        TcpReset = "tcp_reset", "RST to a segment that belongs to no connection and opens none.";
+        PortUnreachable = "port_unreachable", "No such service, or no server of it can take the connection.";
+        TimeExceeded = "time_exceeded", "The TTL or hop limit ended here.";
+        PacketTooBig = "packet_too_big", "Larger than the MTU of the way out, and may not be fragmented.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_names_and_explanations_are_distinct_and_present() {
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert!(reason.explanation().ends_with('.'), "{reason}");
+            assert_eq!(
+                DropReason::ALL
+                    .iter()
+                    .filter(|r| r.name() == reason.name())
+                    .count(),
+                1
+            );
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_two_words_at_most() {
+        assert!(std::mem::size_of::<Verdict>() <= 8);
+    }
+}

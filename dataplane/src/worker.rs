@@ -1,0 +1,369 @@
+//! A worker: the packet path on one page. This is the only file that names every stage.
+//!
+//! One thread runs one worker and calls [`Worker::poll`] again and again. Nothing in it waits. A worker owns its queues of
+//! the ports, its buffers and its connections; what it shares it only reads (the snapshot, neighbours) or only writes
+//! (counters), but for the connection counts of destinations and the place of a scheduler, which change when a connection
+//! is made or ends.
+
+use crate::{
+    batch::{Batch, Kind},
+    command::{Command, ConnectionRecord, ConnectionsAnswer, ConnectionsQuery, WorkerShared},
+    conn::{
+        Connections, destination_of,
+        key::{Key, Key4, Key6},
+        lookup::{self, Picked},
+        state_name,
+    },
+    director::{self, Context},
+    egress::Egress,
+    forward,
+    handoff::Endpoint,
+    limits::{BATCH, MAX_PORTS},
+    parse,
+    port::Port,
+    publish::Reader,
+    rate::TokenBucket,
+    snapshot::Snapshot,
+    time::{Nanos, Ticks},
+    verdict::{DropReason, Verdict},
+};
+use pointsman_hugepages::{Error, Options, Pool, Report};
+use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
+
+/// What a worker is made of.
+pub struct Setup<P: Port> {
+    /// Its number, from 0.
+    pub index: u16,
+    /// Its queues of the ports, in the order of [`Snapshot::ports`]; at most [`MAX_PORTS`].
+    pub ports: Vec<P>,
+    /// Its buffers.
+    pub pool: Pool,
+    /// Connections that its tables hold.
+    pub connections_ipv4: usize,
+    /// See `connections_ipv4`.
+    pub connections_ipv6: usize,
+    /// Where the tables live.
+    pub memory: Options,
+    /// Where its configuration comes from.
+    pub snapshot: Reader<Snapshot>,
+    /// Its ends of the rings to the other workers.
+    pub handoff: Endpoint,
+    /// What it shares with the control plane.
+    pub shared: Arc<WorkerShared>,
+    /// Keeps clients from choosing which connections collide. Any random number.
+    pub seed: u64,
+}
+
+/// See the module.
+pub struct Worker<P: Port> {
+    index: u16,
+    ports: Vec<P>,
+    pool: Pool,
+    v4: Connections<Key4>,
+    v6: Connections<Key6>,
+    config: Reader<Snapshot>,
+    handoff: Endpoint,
+    egress: Egress,
+    errors: TokenBucket,
+    shared: Arc<WorkerShared>,
+    batch: Box<Batch>,
+    /// The port that is asked first at the next poll.
+    turn: usize,
+    /// When the slow counters were last read from the ports.
+    counted: Ticks,
+    fds: Vec<RawFd>,
+}
+
+/// The packets of a batch that are still to be decided, by what the next stages do with them.
+#[derive(Default)]
+struct Sorted {
+    v4: Picked,
+    v6: Picked,
+    /// No flow: straight to the director.
+    misses: Picked,
+    /// All of the above.
+    open: Picked,
+}
+
+impl<P: Port> Worker<P> {
+    /// Takes all the memory that the worker will ever use.
+    ///
+    /// # Errors
+    /// When the tables' memory is not to be had.
+    pub fn new(mut setup: Setup<P>) -> Result<Self, Error> {
+        setup.ports.truncate(MAX_PORTS);
+        let v4 = Connections::new(setup.connections_ipv4, setup.seed, &setup.memory)?;
+        let v6 = Connections::new(setup.connections_ipv6, setup.seed ^ 6, &setup.memory)?;
+        setup.shared.stats.generation.set(setup.snapshot.generation());
+        Ok(Self {
+            index: setup.index,
+            egress: Egress::new(setup.ports.len()),
+            fds: setup.ports.iter().filter_map(Port::wait_fd).collect(),
+            ports: setup.ports,
+            pool: setup.pool,
+            v4,
+            v6,
+            config: setup.snapshot,
+            handoff: setup.handoff,
+            errors: Context::error_budget(),
+            shared: setup.shared,
+            batch: Batch::new(),
+            turn: 0,
+            counted: Ticks(0),
+        })
+    }
+
+    /// Does what there is to do and returns how much that was; 0 if nothing. `now` must not go back.
+    pub fn poll(&mut self, now: Nanos) -> usize {
+        if self.config.refresh() {
+            self.shared.stats.generation.set(self.config.generation());
+        }
+        let mut done = self.receive();
+        if done > 0 {
+            let mut sorted = self.parse();
+            self.look_up(&mut sorted, now);
+            self.admit(&sorted, now);
+            self.rewrite(&sorted, now);
+            self.transmit(now);
+        }
+        done += self.expire(now);
+        done += self.housekeep(now);
+        self.count(done, now);
+        done
+    }
+
+    /// The memory of its tables and buffers.
+    pub fn memory_reports(&self) -> Vec<Report> {
+        let mut reports: Vec<_> = self
+            .v4
+            .table
+            .reports()
+            .into_iter()
+            .chain(self.v6.table.reports())
+            .collect();
+        reports.push(self.pool.report().clone());
+        reports
+    }
+
+    /// What to wait on for frames to arrive.
+    pub fn wait_fds(&self) -> &[RawFd] {
+        &self.fds
+    }
+
+    /// Its ports, for tests and benches.
+    pub fn ports_mut(&mut self) -> &mut [P] {
+        &mut self.ports
+    }
+
+    /// Fills the batch: frames that other workers handed over first, then those of the ports in turn.
+    #[inline]
+    fn receive(&mut self) -> usize {
+        let batch = &mut *self.batch;
+        if self.handoff.workers() > 1 {
+            self.handoff.pop(BATCH / 2, |(frame, port)| {
+                batch.port[batch.frames.len()] = port;
+                batch.frames.push(frame);
+            });
+        }
+        let ports = self.ports.len();
+        for n in 0..ports {
+            let port = (self.turn + n) % ports;
+            let from = batch.frames.len();
+            let received = self.ports[port].rx(&mut self.pool, &mut batch.frames);
+            if received > 0 {
+                batch.port[from..from + received].fill(port as u8);
+                let counters = &self.shared.stats.ports[port];
+                counters.rx_packets.add(received as u64);
+                counters
+                    .rx_bytes
+                    .add(batch.frames[from..].iter().map(|frame| frame.len() as u64).sum());
+            }
+        }
+        self.turn = (self.turn + 1) % ports.max(1);
+        batch.len()
+    }
+
+    /// Stage 1, and which table each packet goes to.
+    #[inline]
+    fn parse(&mut self) -> Sorted {
+        let ports = &self.config.get().ports;
+        parse::batch(&mut self.batch, ports, self.index, self.handoff.workers());
+        let mut sorted = Sorted::default();
+        for i in 0..self.batch.len() {
+            self.batch.destination[i] = Batch::NOWHERE;
+            if self.batch.verdict[i] != Verdict::Open {
+                continue;
+            }
+            let layout = &self.batch.layout[i];
+            sorted.open.push(i as u8);
+            match layout.kind {
+                Kind::Flow | Kind::IcmpError if layout.v6 => sorted.v6.push(i as u8),
+                Kind::Flow | Kind::IcmpError => sorted.v4.push(i as u8),
+                _ => sorted.misses.push(i as u8),
+            }
+        }
+        sorted
+    }
+
+    /// Stage 2.
+    #[inline]
+    fn look_up(&mut self, sorted: &mut Sorted, now: Nanos) {
+        let at = (now.ticks(), self.config.get());
+        if !sorted.v4.is_empty() {
+            lookup::batch(&mut self.v4, &mut self.batch, &sorted.v4, &mut sorted.misses, at);
+        }
+        if !sorted.v6.is_empty() {
+            lookup::batch(&mut self.v6, &mut self.batch, &sorted.v6, &mut sorted.misses, at);
+        }
+    }
+
+    /// Stage 3, for misses only.
+    #[inline]
+    fn admit(&mut self, sorted: &Sorted, now: Nanos) {
+        if !sorted.misses.is_empty() {
+            let snapshot = self.config.get();
+            let mut context = Context {
+                now,
+                snapshot,
+                shared: &self.shared,
+                errors: &mut self.errors,
+            };
+            director::admit(
+                &mut self.batch,
+                &sorted.misses,
+                &mut self.v4,
+                &mut self.v6,
+                &mut context,
+            );
+        }
+    }
+
+    /// Stage 4.
+    #[inline]
+    fn rewrite(&mut self, sorted: &Sorted, now: Nanos) {
+        let snapshot = self.config.get();
+        let mut context = Context {
+            now,
+            snapshot,
+            shared: &self.shared,
+            errors: &mut self.errors,
+        };
+        forward::direct::batch(&mut self.batch, &sorted.open, &mut context);
+    }
+
+    /// Stage 5.
+    #[inline]
+    fn transmit(&mut self, now: Nanos) {
+        self.shared.stats.packets.add(self.batch.len() as u64);
+        let at = (now, self.config.get(), &self.shared.stats);
+        self.egress
+            .resolve(&mut self.batch, &mut self.ports, &self.handoff, at);
+    }
+
+    /// Ends the connections whose time has come, a bounded number.
+    #[inline]
+    fn expire(&mut self, now: Nanos) -> usize {
+        let (snapshot, stats) = (self.config.get(), &self.shared.stats);
+        self.v4.expire(now.ticks(), snapshot, stats) + self.v6.expire(now.ticks(), snapshot, stats)
+    }
+
+    /// Orders of the control plane, and frames that waited for a neighbour.
+    #[inline]
+    fn housekeep(&mut self, now: Nanos) -> usize {
+        let at = (now, self.config.get(), &self.shared.stats);
+        let mut done = self.egress.retry(&mut self.ports, at);
+        while done < BATCH
+            && let Some(command) = self.shared.commands.pop()
+        {
+            done += 1;
+            match command {
+                Command::Transmit { port, frame } => self.send(port, &frame),
+                Command::ListConnections(query) => self.list(query, now),
+            }
+        }
+        done
+    }
+
+    #[cold]
+    fn send(&mut self, port: u16, frame: &[u8]) {
+        let stats = &self.shared.stats;
+        let filled = self
+            .pool
+            .alloc()
+            .and_then(|mut buffer| buffer.copy_from(frame).then_some(buffer));
+        match filled {
+            Some(buffer) => self.egress.send(port, buffer, &mut self.ports, stats),
+            None => stats.dropped(DropReason::BufferPoolEmpty),
+        }
+    }
+
+    /// One step of a walk: IPv4 entries, then IPv6 ones, at most 4096 looked at.
+    #[cold]
+    fn list(&self, query: ConnectionsQuery, now: Nanos) {
+        let ConnectionsQuery {
+            cursor,
+            mut records,
+            answer,
+        } = query;
+        let (v4, v6) = (self.v4.table.capacity() as u64, self.v6.table.capacity() as u64);
+        let mut at = cursor;
+        let end = (cursor.saturating_add(4096)).min(v4 + v6);
+        while at < end && records.len() < records.capacity() {
+            let (now, snapshot) = (now.ticks(), self.config.get());
+            let record = if at < v4 {
+                record(&self.v4, at as u32, now, snapshot)
+            } else {
+                record(&self.v6, (at - v4) as u32, now, snapshot)
+            };
+            records.extend(record);
+            at += 1;
+        }
+        let next = (at < v4 + v6).then_some(at);
+        // The one who asked may be gone.
+        let _ = answer.try_send(ConnectionsAnswer {
+            worker: self.index,
+            next,
+            records,
+        });
+    }
+
+    #[inline]
+    fn count(&mut self, done: usize, now: Nanos) {
+        let stats = &self.shared.stats;
+        stats.polls.add(1);
+        if done == 0 {
+            stats.empty_polls.add(1);
+        }
+        stats
+            .connections
+            .set((self.v4.table.len() + self.v6.table.len()) as u64);
+        if now.ticks().since(self.counted).0 >= Ticks::PER_SECOND {
+            self.counted = now.ticks();
+            for (port, counters) in self.ports.iter_mut().zip(&stats.ports) {
+                counters.rx_ring_drops.set(port.rx_ring_drops());
+            }
+        }
+    }
+}
+
+fn record<K: Key>(
+    connections: &Connections<K>,
+    entry: u32,
+    now: Ticks,
+    snapshot: &Snapshot,
+) -> Option<ConnectionRecord> {
+    let found = connections.live(entry)?;
+    let destination = destination_of(found, snapshot)?;
+    let remaining = connections.remaining(entry, now, &snapshot.timeouts);
+    Some(ConnectionRecord {
+        protocol: found.key.protocol(),
+        client: found.key.client(),
+        virtual_service: found.key.virtual_service(),
+        destination: SocketAddr::new(destination.address, destination.port),
+        state: state_name(found),
+        expires_millis: remaining.0.saturating_mul(10),
+        packets_in: found.packets,
+        bytes_in: found.bytes,
+        method: destination.method,
+    })
+}
