@@ -68,6 +68,15 @@ impl Director {
         }
     }
 
+    /// The service of the usual LVS tutorial: HTTP at 192.168.10.100 for the servers .12 and .13 by direct routing.
+    pub fn add_web_service(&self, scheduler: &str) {
+        self.ipvsadm_all(&[
+            &format!("-A -t 192.168.10.100:80 -s {scheduler}"),
+            "-a -t 192.168.10.100:80 -r 192.168.10.12:80 -g",
+            "-a -t 192.168.10.100:80 -r 192.168.10.13:80 -g",
+        ]);
+    }
+
     /// Runs `pointsman ARGUMENTS` beside the director.
     pub fn pointsman(&self, arguments: &str) -> Output {
         self.lab.run(&self.node, &format!("pointsman {arguments}"))

@@ -145,13 +145,8 @@ fn kill_9_leaves_the_kernel_as_it_was_and_a_restart_serves_again() {
     let kernel = "ip -o addr; ip -o link; ip route show table all; ip -6 route show table all; ip rule; \
                   ip neigh show nud permanent; sysctl -a 2>/dev/null | grep -E 'net.ipv[46].(conf|ip_forward)'";
     let before = lab.ok("director", kernel);
-    let commands = [
-        "-A -t 192.168.10.100:80 -s rr",
-        "-a -t 192.168.10.100:80 -r 192.168.10.12:80 -g",
-        "-a -t 192.168.10.100:80 -r 192.168.10.13:80 -g",
-    ];
     let mut first = Director::start(&lab, "director", "--port eth0");
-    first.ipvsadm_all(&commands);
+    first.add_web_service("rr");
     assert_eq!(
         lab.requests("client", &format!("http://{VIP}/"), 2),
         ["web_2", "web_1"]
@@ -162,7 +157,7 @@ fn kill_9_leaves_the_kernel_as_it_was_and_a_restart_serves_again() {
 
     // The socket of the first is still there, and nobody behind it.
     let second = Director::start(&lab, "director", "--port eth0");
-    second.ipvsadm_all(&commands);
+    second.add_web_service("rr");
     assert_eq!(
         lab.requests("client", &format!("http://{VIP}/"), 2),
         ["web_2", "web_1"]
@@ -174,63 +169,15 @@ async fn hostile_frames_are_dropped_with_a_reason_and_service_goes_on() {
     let lab = Lab::segment();
     let _servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
     let mut director = Director::start(&lab, "director", "--port eth0");
+    director.add_web_service("rr");
     director.ipvsadm_all(&[
-        "-A -t 192.168.10.100:80 -s rr",
-        "-a -t 192.168.10.100:80 -r 192.168.10.12:80 -g",
-        "-a -t 192.168.10.100:80 -r 192.168.10.13:80 -g",
         "-A -t [fd00:10::100]:80 -s rr",
         "-a -t [fd00:10::100]:80 -r [fd00:10::12]:80 -g",
     ]);
-    let mac = lab.mac("director", "eth0");
-    let script = repository().join("tests/scripts/hostile.py");
     let before = stats(&director).await;
-    let mut sent = 0;
-    for kind in ["truncated", "flipped", "random"] {
-        let line = format!(
-            "/usr/bin/python3 -B {} {kind} eth0 {mac} 20261122",
-            script.display()
-        );
-        sent += lab
-            .ok("client", &line)
-            .trim()
-            .parse::<u64>()
-            .expect("the number of frames sent");
-    }
+    let sent = send_hostile_frames(&lab);
     assert!(director.process.is_running(), "{}", director.process.log());
-    let after = stats(&director).await;
-
-    let seen = |s: &GetStatsResponse| s.ports[0].rx_packets + s.ports[0].rx_ring_drops;
-    assert!(
-        seen(&after) - seen(&before) >= sent,
-        "{} frames of {sent} seen",
-        seen(&after) - seen(&before)
-    );
-    let drops = |s: &GetStatsResponse| s.drops.iter().map(|drop| drop.packets).sum::<u64>();
-    assert!(
-        drops(&after) - drops(&before) > sent / 4,
-        "{} of {sent} dropped",
-        drops(&after) - drops(&before)
-    );
-    for reason in [
-        "frame_truncated",
-        "ipv4_header",
-        "ipv4_checksum",
-        "ipv6_header",
-        "transport_header",
-        "ipv6_extensions",
-    ] {
-        let count = after
-            .drops
-            .iter()
-            .find(|drop| drop.reason == reason)
-            .map_or(0, |drop| drop.packets);
-        assert!(count > 0, "no frame was dropped for {reason}");
-    }
-    // Nothing ends without a count.
-    for worker in &after.workers {
-        let decided = worker.forwarded + worker.answered + worker.punted + worker.handed_off + worker.dropped;
-        assert_eq!(worker.packets, decided, "worker {}", worker.index);
-    }
+    assert_all_counted(&before, &stats(&director).await, sent);
     let pages = lab.requests("client", &format!("http://{VIP}/"), 4);
     assert!(
         pages == ["web_1", "web_2", "web_1", "web_2"] || pages == ["web_2", "web_1", "web_2", "web_1"],
@@ -240,6 +187,53 @@ async fn hostile_frames_are_dropped_with_a_reason_and_service_goes_on() {
         lab.requests("client", "http://[fd00:10::100]/", 2),
         ["web_1", "web_1"]
     );
+}
+
+/// Panics unless `sent` frames were seen in between, and each of them was counted for what happened to it.
+fn assert_all_counted(before: &GetStatsResponse, after: &GetStatsResponse, sent: u64) {
+    let seen = |s: &GetStatsResponse| s.ports[0].rx_packets + s.ports[0].rx_ring_drops;
+    let arrived = seen(after) - seen(before);
+    assert!(arrived >= sent, "{arrived} frames of {sent} seen");
+    let drops = |s: &GetStatsResponse| s.drops.iter().map(|drop| drop.packets).sum::<u64>();
+    let dropped = drops(after) - drops(before);
+    assert!(dropped > sent / 4, "{dropped} frames of {sent} dropped");
+    let headers = [
+        "frame_truncated",
+        "ipv4_header",
+        "ipv4_checksum",
+        "ipv6_header",
+        "ipv6_extensions",
+        "transport_header",
+    ];
+    for reason in headers {
+        let count = after
+            .drops
+            .iter()
+            .find(|drop| drop.reason == reason)
+            .map_or(0, |drop| drop.packets);
+        assert!(count > 0, "no frame was dropped for {reason}");
+    }
+    for worker in &after.workers {
+        let decided = worker.forwarded + worker.answered + worker.punted + worker.handed_off + worker.dropped;
+        assert_eq!(worker.packets, decided, "worker {}", worker.index);
+    }
+}
+
+/// Sends hostile frames of every kind from the client to the director; how many.
+fn send_hostile_frames(lab: &Lab) -> u64 {
+    let mac = lab.mac("director", "eth0");
+    let script = repository().join("tests/scripts/hostile.py");
+    let send = |kind| {
+        let line = format!(
+            "/usr/bin/python3 -B {} {kind} eth0 {mac} 20261122",
+            script.display()
+        );
+        lab.ok("client", &line)
+            .trim()
+            .parse::<u64>()
+            .expect("the number of frames sent")
+    };
+    ["truncated", "flipped", "random"].map(send).iter().sum()
 }
 
 async fn stats(director: &Director) -> GetStatsResponse {

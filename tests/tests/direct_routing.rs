@@ -22,20 +22,6 @@ impl Cluster {
     }
 }
 
-/// The tutorial's commands, for a scheduler.
-fn tutorial_service(scheduler: &str) -> [String; 3] {
-    [
-        format!("-A -t 192.168.10.100:80 -s {scheduler}"),
-        "-a -t 192.168.10.100:80 -r 192.168.10.12:80 -g".to_owned(),
-        "-a -t 192.168.10.100:80 -r 192.168.10.13:80 -g".to_owned(),
-    ]
-}
-
-fn add(director: &Director, lines: &[String]) {
-    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    director.ipvsadm_all(&lines);
-}
-
 /// The server added last is the head of the list, so it is the first to be chosen.
 const IN_TURN: [&str; 8] = [
     "web_2", "web_1", "web_2", "web_1", "web_2", "web_1", "web_2", "web_1",
@@ -44,7 +30,7 @@ const IN_TURN: [&str; 8] = [
 #[test]
 fn http_requests_alternate_between_two_servers() {
     let cluster = Cluster::new("--port eth0");
-    add(&cluster.director, &tutorial_service("rr"));
+    cluster.director.add_web_service("rr");
     assert_eq!(
         cluster.lab.requests("client", &format!("http://{VIP}/"), 8),
         IN_TURN
@@ -54,7 +40,7 @@ fn http_requests_alternate_between_two_servers() {
 #[test]
 fn ipvsadm_prints_the_table_as_the_tutorial_shows_it() {
     let cluster = Cluster::new("--port eth0");
-    add(&cluster.director, &tutorial_service("rr"));
+    cluster.director.add_web_service("rr");
     let table = cluster.director.ipvsadm("-Ln");
     let expected = "\
 IP Virtual Server version 1.2.1 (size=4096)
@@ -80,7 +66,7 @@ fn two_workers_share_one_rotation() {
         "[[port]]\nname = \"eth0\"\n\n[workers]\ncores = [0, 1]\n",
     );
     let director = Director::start(&lab, "director", "--config /run/lab/two.toml");
-    add(&director, &tutorial_service("rr"));
+    director.add_web_service("rr");
     let pages = lab.requests("client", &format!("http://{VIP}/"), 40);
     let count = |page: &str| pages.iter().filter(|p| *p == page).count();
     assert_eq!(
@@ -125,7 +111,7 @@ fn lc_and_wlc_balance_connections_that_have_ended_as_well() {
     // Each connection has ended when the next begins and counts as inactive: both rules then take turns.
     for scheduler in ["lc", "wlc"] {
         let cluster = Cluster::new("--port eth0");
-        add(&cluster.director, &tutorial_service(scheduler));
+        cluster.director.add_web_service(scheduler);
         let pages = cluster.lab.requests("client", &format!("http://{VIP}/"), 8);
         assert_eq!(pages, IN_TURN, "{scheduler}");
     }
@@ -177,7 +163,7 @@ fn the_vip_answers_ping_and_a_closed_port_is_refused() {
 #[test]
 fn a_large_upload_passes_while_the_answer_goes_straight_to_the_client() {
     let cluster = Cluster::new("--port eth0");
-    add(&cluster.director, &tutorial_service("rr"));
+    cluster.director.add_web_service("rr");
     let upload = "head -c 3000000 /dev/zero | \
                   curl -sS --max-time 20 -o /dev/null -w '%{http_code} %{size_upload}' --data-binary @- \
                   -H 'Expect:' http://192.168.10.100/";

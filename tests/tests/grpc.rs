@@ -285,11 +285,7 @@ async fn connections_are_listed_as_a_stream_with_a_filter() {
     let lab = Lab::segment();
     let _servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
     let director = Director::start(&lab, "director", "--port eth0");
-    director.ipvsadm_all(&[
-        "-A -t 192.168.10.100:80 -s rr",
-        "-a -t 192.168.10.100:80 -r 192.168.10.12:80 -g",
-        "-a -t 192.168.10.100:80 -r 192.168.10.13:80 -g",
-    ]);
+    director.add_web_service("rr");
     lab.requests("client", "http://192.168.10.100/", 6);
     let mut connections = ConnectionsClient::new(connect(&director).await);
     let mut count = HashMap::new();

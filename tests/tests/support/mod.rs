@@ -6,7 +6,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Connects to the director's socket.
-pub async fn connect(director: &Director) -> Channel {
+pub(crate) async fn connect(director: &Director) -> Channel {
     let socket = director.socket();
     let connector = tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
