@@ -1,2 +1,7 @@
 //! The admin client; called as `ipvsadm` it is ipvsadm.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pointsman_control::cli::main(std::env::args_os().collect())
+}
