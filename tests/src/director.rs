@@ -3,21 +3,13 @@
 use crate::{Lab, Output, Process};
 use std::path::PathBuf;
 
-/// Where cargo put `pointsmand` and `pointsman`; panics with the remedy if they are not built.
+/// Where cargo put `pointsmand` and `pointsman`.
 pub(crate) fn built_programs() -> PathBuf {
     let test = std::env::current_exe().expect("the path of the running test");
-    let folder = test
-        .ancestors()
+    test.ancestors()
         .nth(2)
         .expect("tests lie in target/PROFILE/deps")
-        .to_path_buf();
-    for program in ["pointsmand", "pointsman"] {
-        assert!(
-            folder.join(program).is_file(),
-            "{program} is not built: cargo build --package pointsman-control (`cargo ci` does it before the tests)"
-        );
-    }
-    folder
+        .to_path_buf()
 }
 
 /// A running `pointsmand` on a node of a lab.
@@ -42,7 +34,14 @@ impl Director {
 
     /// Starts it without waiting: for a start that is to be refused.
     pub fn spawn(lab: &Lab, node: &str, arguments: &str) -> Process {
-        let client = built_programs().join("pointsman");
+        let programs = built_programs();
+        for program in ["pointsmand", "pointsman"] {
+            assert!(
+                programs.join(program).is_file(),
+                "{program} is not built: cargo build --package pointsman-control (`cargo ci` does it before the tests)"
+            );
+        }
+        let client = programs.join("pointsman");
         lab.sh(&format!(
             "mkdir -p /run/bin && ln -sfn {} /run/bin/ipvsadm",
             client.display()

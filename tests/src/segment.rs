@@ -1,6 +1,6 @@
 //! One Ethernet segment with hosts on it, real servers as the usual LVS tutorial sets them up, and clients.
 
-use crate::{Lab, Process, director::built_programs, wait_until};
+use crate::{Lab, Process, wait_until};
 
 /// The virtual address of the segment, IPv4.
 pub const VIP: &str = "192.168.10.100";
@@ -119,11 +119,6 @@ impl Lab {
         self.ok(node, &format!("cat /sys/class/net/{interface}/address"))
             .trim()
             .to_owned()
-    }
-
-    /// The folder of the programs just built, for shell lines.
-    pub fn programs(&self) -> String {
-        built_programs().display().to_string()
     }
 }
 

@@ -22,13 +22,13 @@ fn says(message: &str, parts: &[&str]) {
 #[test]
 fn a_configuration_error_names_the_line_the_field_and_what_was_expected() {
     let lab = Lab::segment();
-    let text = "[[port]]\nname = \"eth0\"\n\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.168.10.300\"\nport = 80\n";
+    let text = "[[port]]\ndevice = \"eth0\"\n\n[[service]]\nprotocol = \"tcp\"\naddress = \"192.168.10.300\"\nport = 80\n";
     lab.write("/run/lab/wrong.toml", text);
     let (code, message) = refused(&lab, "--config /run/lab/wrong.toml");
     assert_eq!(code, 1, "{message}");
     says(
         &message,
-        &["/run/lab/wrong.toml", "line 6", "address", "192.168.10.300"],
+        &["/run/lab/wrong.toml:6: service[0].address: ", "192.168.10.300"],
     );
 }
 
@@ -70,12 +70,15 @@ fn without_permission_the_missing_capability_is_named() {
 #[test]
 fn without_huge_pages_it_runs_and_says_what_that_costs_and_how_to_reserve_them() {
     let lab = Lab::segment();
-    // A limit of the process that huge pages count against is not to be had everywhere, so the worst case of a machine
-    // is made by asking for more than it has reserved: the table for 30 million connections.
-    lab.write(
-        "/run/lab/large.toml",
-        "[[port]]\nname = \"eth0\"\n\n[workers]\ncores = [0]\nconnections_ipv4 = 30000000\n",
-    );
+    // A table that does not fit in the huge pages that are free: the machine's reservation is left alone.
+    let meminfo = std::fs::read_to_string("/proc/meminfo").expect("/proc/meminfo can be read");
+    let free = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("HugePages_Free:"));
+    let pages: u64 = free.map_or(0, |number| number.trim().parse().expect("a number of pages"));
+    let connections = pages * (2 << 20) / 64 + 1_000_000;
+    let text = format!("[[port]]\ndevice = \"eth0\"\n\n[capacity]\nconnections_ipv4 = {connections}\n");
+    lab.write("/run/lab/large.toml", &text);
     let director = Director::start(&lab, "director", "--config /run/lab/large.toml");
     says(
         &director.process.log(),

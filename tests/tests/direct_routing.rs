@@ -63,7 +63,7 @@ fn two_workers_share_one_rotation() {
     let _servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
     lab.write(
         "/run/lab/two.toml",
-        "[[port]]\nname = \"eth0\"\n\n[workers]\ncores = [0, 1]\n",
+        "[[port]]\ndevice = \"eth0\"\n\n[workers]\ncores = [0, 1]\n",
     );
     let director = Director::start(&lab, "director", "--config /run/lab/two.toml");
     director.add_web_service("rr");
