@@ -2,3 +2,6 @@
 
 pub mod cli;
 pub mod compat;
+pub mod config;
+pub mod kernel;
+pub mod refusal;

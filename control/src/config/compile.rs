@@ -1,0 +1,448 @@
+//! From a configuration to what workers run.
+//!
+//! The compiler keeps what outlives a change: the slots of destinations with their connection counts, the places of
+//! schedulers, and the next hops with what is known of their neighbours.
+
+use super::{
+    model::{Configuration, Method, Protocol, Service, ServiceKey, Timeouts},
+    slots::{DestinationKey, Moment, Slot, Slots},
+};
+use crate::{
+    kernel::Network,
+    refusal::{Code, Refusal},
+};
+use pointsman_dataplane::{
+    limits::MAX_DESTINATIONS,
+    scheduler::{Candidate, Scheduler},
+    snapshot::{self, Destination, NeighborCell, NextHop, Snapshot},
+    time::{Nanos, Ticks},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// How long the number of a next hop rests before another one gets it: longer than a frame waits for its neighbour.
+const REST: Nanos = Nanos::from_secs(10);
+
+/// Compiles one generation after the other.
+#[derive(Debug)]
+pub struct Compiler {
+    slots: Slots,
+    next_hops: NextHops,
+    schedulers: HashMap<ServiceKey, Scheduler>,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self::new(MAX_DESTINATIONS)
+    }
+}
+
+impl Compiler {
+    /// For at most `slots` destinations, removed ones with connections included.
+    pub fn new(slots: usize) -> Self {
+        Self {
+            slots: Slots::new(slots),
+            next_hops: NextHops::default(),
+            schedulers: HashMap::new(),
+        }
+    }
+
+    /// The slots, for whoever counts by slot.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Whether there is room for a configuration.
+    pub fn check(&self, configuration: &Configuration, at: Moment) -> Result<(), Refusal> {
+        match self.slots.missing(&destinations(configuration), at) {
+            0 => Ok(()),
+            missing => Err(Refusal::new(
+                Code::Capacity,
+                "services",
+                format!("no room for {missing} of the servers: removed ones still have connections"),
+                "wait until they have ended, or remove servers",
+            )),
+        }
+    }
+
+    /// Compiles a configuration that [`Compiler::check`] has found room for.
+    pub fn compile(&mut self, configuration: &Configuration, network: &Network, at: Moment) -> Snapshot {
+        let keys = destinations(configuration);
+        let services: HashSet<ServiceKey> =
+            configuration.services.iter().map(|service| service.key).collect();
+        let assigned = self.slots.assign(&keys, &services, at);
+        let mut destinations = self.empty_destinations();
+        self.next_hops.begin();
+        let mut assigned = assigned.into_iter();
+        let mut compiled = Vec::with_capacity(configuration.services.len());
+        let mut service_index = hashbrown::HashMap::new();
+        let mut schedulers = HashMap::with_capacity(configuration.services.len());
+        for service in &configuration.services {
+            let mut candidates = Vec::with_capacity(service.servers.len());
+            for server in &service.servers {
+                let Some(Some(number)) = assigned.next() else {
+                    continue;
+                };
+                let Some(slot) = self.slots.all().get(number as usize) else {
+                    continue;
+                };
+                slot.shared
+                    .set_thresholds(server.upper_threshold, server.lower_threshold);
+                let destination = &mut destinations[number as usize];
+                destination.method = method(server.method);
+                destination.next_hop = self.next_hops.towards(server.address, network, at.now);
+                let (weight, shared) = (server.weight.get(), slot.shared.clone());
+                candidates.push(Candidate {
+                    slot: number,
+                    weight,
+                    shared,
+                });
+            }
+            let previous = self.schedulers.get(&service.key);
+            let scheduler = Scheduler::compile(service.scheduler, candidates, previous);
+            schedulers.insert(service.key, scheduler.clone());
+            let key = packets(&service.key);
+            if let Some(key) = key {
+                // At most MAX_SERVICES: the index fits.
+                service_index.insert(key, compiled.len() as u32);
+            }
+            compiled.push(snapshot::Service {
+                key,
+                scheduler,
+                pending: is_pending(service),
+            });
+        }
+        self.schedulers = schedulers;
+        Snapshot {
+            generation: at.generation,
+            ports: network.ports.iter().map(|port| port.facts()).collect(),
+            virtual_addresses: configuration.addresses_up().into_iter().collect(),
+            services: compiled.into(),
+            service_index,
+            destinations: destinations.into(),
+            next_hops: self.next_hops.end(at.now),
+            timeouts: timeouts(&configuration.timeouts),
+        }
+    }
+
+    /// The destinations by slot, without what only a configured one has.
+    fn empty_destinations(&self) -> Vec<Destination> {
+        let destination = |slot: &Slot| Destination {
+            generation: slot.generation,
+            presence: slot.presence,
+            address: slot.key.address,
+            port: slot.key.port,
+            method: snapshot::Method::Direct,
+            next_hop: Destination::NO_ROUTE,
+            shared: slot.shared.clone(),
+        };
+        self.slots.all().iter().map(destination).collect()
+    }
+}
+
+fn destinations(configuration: &Configuration) -> Vec<DestinationKey> {
+    let of = |service: &Service| {
+        let key = service.key;
+        let key = move |(address, port)| DestinationKey {
+            service: key,
+            address,
+            port,
+        };
+        service
+            .servers
+            .iter()
+            .map(|server| (server.address, server.port))
+            .map(key)
+            .collect::<Vec<_>>()
+    };
+    configuration.services.iter().flat_map(of).collect()
+}
+
+fn packets(key: &ServiceKey) -> Option<snapshot::ServiceKey> {
+    match *key {
+        ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } => Some(snapshot::ServiceKey {
+            protocol: protocol as u8,
+            address,
+            port,
+        }),
+        ServiceKey::Mark { .. } => None,
+    }
+}
+
+fn method(method: Method) -> snapshot::Method {
+    match method {
+        Method::Direct => snapshot::Method::Direct,
+        Method::Nat => snapshot::Method::Nat,
+        Method::Tunnel(_) => snapshot::Method::Tunnel,
+        Method::Local => snapshot::Method::Local,
+    }
+}
+
+fn timeouts(from: &Timeouts) -> snapshot::Timeouts {
+    // NONE is no timeout that a user sets.
+    let none = snapshot::Timeouts::default().tcp[0];
+    let seconds = Ticks::from_secs;
+    snapshot::Timeouts {
+        tcp: [
+            none,
+            seconds(from.tcp_established),
+            seconds(from.tcp_syn_sent),
+            seconds(from.tcp_syn_received),
+            seconds(from.tcp_fin_wait),
+            seconds(from.tcp_time_wait),
+            seconds(from.tcp_close),
+            seconds(from.tcp_close_wait),
+            seconds(from.tcp_last_ack),
+            seconds(from.tcp_listen),
+            seconds(from.tcp_syn_ack),
+        ],
+        udp: seconds(from.udp),
+    }
+}
+
+/// Whether the packet path does not run a service at all yet.
+fn is_pending(service: &Service) -> bool {
+    !pending_of_service(service).is_empty()
+}
+
+/// What of a service is accepted but not in force yet, one sentence each.
+pub fn pending(service: &Service) -> Vec<String> {
+    let mut pending = pending_of_service(service);
+    for server in &service.servers {
+        if server.method != Method::Direct {
+            pending.push(format!(
+                "The server {} of {} gets no packets: the method {} is accepted but not run yet; use direct routing.",
+                server.socket(),
+                service.key,
+                server.method.name()
+            ));
+        }
+    }
+    pending
+}
+
+fn pending_of_service(service: &Service) -> Vec<String> {
+    let mut pending = Vec::new();
+    let mut say = |what: &str| {
+        let text = format!(
+            "{what} accepted but not run yet: {} gets no connections.",
+            service.key
+        );
+        pending.push(text);
+    };
+    if !service.scheduler.is_built() {
+        say(&format!("The scheduler {} is", service.scheduler.name()));
+    }
+    if service.persistence.is_some() {
+        say("Persistence is");
+    }
+    if service.engine.is_some() {
+        say("Persistence engines are");
+    }
+    if service.one_packet {
+        say("One-packet scheduling is");
+    }
+    match service.key {
+        ServiceKey::Mark { .. } => say("Firewall marks are"),
+        ServiceKey::Address {
+            protocol: Protocol::Sctp,
+            ..
+        } => say("SCTP is"),
+        ServiceKey::Address { .. } => {}
+    }
+    pending
+}
+
+/// Next hops by number. A number stays the same for as long as a destination uses it.
+#[derive(Debug, Default)]
+struct NextHops {
+    entries: Vec<Entry>,
+    by_address: HashMap<(u16, IpAddr), u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    hop: NextHop,
+    used: bool,
+    last_used: Nanos,
+}
+
+impl NextHops {
+    fn begin(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.used = false);
+    }
+
+    /// The number of the next hop to an address.
+    fn towards(&mut self, address: IpAddr, network: &Network, now: Nanos) -> u32 {
+        let Some((port, address)) = network.route(address) else {
+            return Destination::NO_ROUTE;
+        };
+        let known = self.by_address.get(&(port, address)).copied();
+        let number = known.unwrap_or_else(|| self.add(port, address, now));
+        self.entries[number as usize].used = true;
+        number
+    }
+
+    fn add(&mut self, port: u16, address: IpAddr, now: Nanos) -> u32 {
+        let hop = NextHop {
+            address,
+            port,
+            cell: Arc::new(NeighborCell::default()),
+        };
+        let entry = Entry {
+            hop,
+            used: true,
+            last_used: now,
+        };
+        let rested = |entry: &Entry| !entry.used && now.0.saturating_sub(entry.last_used.0) >= REST.0;
+        let number = match self.entries.iter().position(rested) {
+            Some(number) => {
+                let old = std::mem::replace(&mut self.entries[number], entry);
+                self.by_address.remove(&(old.hop.port, old.hop.address));
+                number
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() - 1
+            }
+        } as u32;
+        self.by_address.insert((port, address), number);
+        number
+    }
+
+    fn end(&mut self, now: Nanos) -> Box<[NextHop]> {
+        self.entries
+            .iter_mut()
+            .filter(|entry| entry.used)
+            .for_each(|entry| entry.last_used = now);
+        self.entries.iter().map(|entry| entry.hop.clone()).collect()
+    }
+
+    /// Those that a destination uses.
+    fn used(&self) -> impl Iterator<Item = &NextHop> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.used)
+            .map(|entry| &entry.hop)
+    }
+}
+
+impl Compiler {
+    /// The next hops that destinations use, for whoever resolves them.
+    pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
+        self.next_hops.used()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::read, kernel::testing};
+    use pointsman_dataplane::snapshot::{NeighborState, Presence};
+    use std::path::Path;
+
+    fn parsed(text: &str) -> Configuration {
+        read(Path::new("test.toml"), text).unwrap()
+    }
+
+    fn service(servers: &[&str]) -> String {
+        let mut text = "[[service]]\naddress = \"10.0.0.100\"\nport = 80\nscheduler = \"rr\"\n".to_owned();
+        for server in servers {
+            text += &format!("[[service.server]]\naddress = \"{server}\"\n");
+        }
+        text
+    }
+
+    fn at(generation: u64) -> Moment {
+        Moment {
+            now: Nanos::from_secs(generation),
+            generation,
+            seen: generation - 1,
+        }
+    }
+
+    #[test]
+    fn a_service_becomes_an_index_a_scheduler_and_destinations_with_next_hops() {
+        let mut compiler = Compiler::default();
+        // The port is 10.0.0.1/24 with a default route by 10.0.0.254.
+        let network = testing::network();
+        let configuration = parsed(&service(&["10.0.0.12", "192.168.9.9", "fd00::9"][..2]));
+        let snapshot = compiler.compile(&configuration, &network, at(1));
+        assert_eq!(snapshot.generation, 1);
+        let key = snapshot::ServiceKey {
+            protocol: 6,
+            address: [10, 0, 0, 100].into(),
+            port: 80,
+        };
+        assert_eq!(snapshot.service_index.get(&key), Some(&0));
+        assert!(snapshot.virtual_addresses.contains(&key.address));
+        let hops: Vec<String> = snapshot
+            .next_hops
+            .iter()
+            .map(|hop| hop.address.to_string())
+            .collect();
+        assert_eq!(hops, ["10.0.0.12", "10.0.0.254"]);
+        let next: Vec<u32> = snapshot.destinations.iter().map(|d| d.next_hop).collect();
+        assert_eq!(next, [0, 1]);
+        // Added first, chosen last.
+        let picked: Vec<u32> = (0..4)
+            .filter_map(|_| snapshot.services[0].scheduler.pick())
+            .collect();
+        assert_eq!(picked, [1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_removed_server_keeps_its_connections_and_gets_them_back() {
+        let mut compiler = Compiler::default();
+        let network = testing::network();
+        let both = parsed(&service(&["10.0.0.12", "10.0.0.13"]));
+        let first = compiler.compile(&both, &network, at(1));
+        first.destinations[0].shared.connected(true);
+        let second = compiler.compile(&parsed(&service(&["10.0.0.13"])), &network, at(2));
+        assert_eq!(second.destinations[0].presence, Presence::Removed);
+        let third = compiler.compile(&both, &network, at(3));
+        assert_eq!(
+            (third.destinations[0].presence, third.destinations[0].generation),
+            (Presence::Present, 1)
+        );
+        assert_eq!(third.destinations[0].shared.active(), 1);
+        let gone = compiler.compile(&Configuration::default(), &network, at(4));
+        assert_eq!(gone.destinations[0].presence, Presence::ServiceGone);
+        assert!(gone.service_index.is_empty() && gone.virtual_addresses.is_empty());
+    }
+
+    #[test]
+    fn what_is_known_of_a_neighbour_outlives_a_change() {
+        let mut compiler = Compiler::default();
+        let network = testing::network();
+        let configuration = parsed(&service(&["10.0.0.12"]));
+        let first = compiler.compile(&configuration, &network, at(1));
+        first.next_hops[0].cell.set(NeighborState::Reachable([2; 6]));
+        let second = compiler.compile(&configuration, &network, at(2));
+        assert_eq!(second.next_hops[0].cell.get(), NeighborState::Reachable([2; 6]));
+        assert_eq!(compiler.next_hops().count(), 1);
+        compiler.compile(&Configuration::default(), &network, at(3));
+        assert_eq!(compiler.next_hops().count(), 0);
+    }
+
+    #[test]
+    fn what_is_not_run_yet_is_said_in_a_sentence() {
+        let text = "[[service]]\nmark = 7\nscheduler = \"sh\"\n[[service.server]]\naddress = \"10.0.0.12\"\nmethod = \"nat\"\n";
+        let service = &parsed(text).services[0];
+        assert_eq!(
+            pending(service),
+            [
+                "The scheduler sh is accepted but not run yet: mark 7 gets no connections.",
+                "Firewall marks are accepted but not run yet: mark 7 gets no connections.",
+                "The server 10.0.0.12:0 of mark 7 gets no packets: the method nat is accepted but not run yet; use direct routing.",
+            ]
+        );
+    }
+}

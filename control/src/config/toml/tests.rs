@@ -1,0 +1,270 @@
+//! What users see when a configuration file is wrong, and what a right one becomes.
+
+use super::read;
+use crate::config::{Configuration, model::*};
+use pointsman_dataplane::scheduler::Kind;
+use std::path::Path;
+
+fn parsed(text: &str) -> Configuration {
+    read(Path::new("pointsman.toml"), text).unwrap()
+}
+
+/// All messages about a wrong file.
+fn messages(text: &str) -> Vec<String> {
+    let errors = read(Path::new("pointsman.toml"), text).unwrap_err();
+    errors.to_string().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_empty_file_is_an_empty_director() {
+    assert_eq!(parsed(""), Configuration::default());
+}
+
+#[test]
+fn the_example_that_is_delivered_is_valid() {
+    let text = include_str!("../../../../deploy/pointsman.toml");
+    let configuration = parsed(text);
+    assert_eq!(configuration.start.ports.len(), 1);
+    assert_eq!(configuration.services.len(), 1);
+}
+
+#[test]
+fn every_key_reaches_the_model() {
+    let configuration = parsed(
+        r#"
+        virtual_addresses = ["10.0.0.200", "fd00::200"]
+        [[port]]
+        device = "eth0"
+        name = "outside"
+        driver = "af_packet"
+        idle = "poll"
+        [[port]]
+        device = "eth1"
+        [workers]
+        cores = [1, 2]
+        [capacity]
+        connections_ipv4 = 1_000_000
+        connections_ipv6 = 0x1000
+        [memory]
+        pages = "2M"
+        numa_node = 1
+        lock = false
+        [timeouts]
+        tcp_established = 100
+        udp = 30
+        [[service]]
+        protocol = "sctp"
+        address = "10.0.0.100"
+        port = 0
+        scheduler = "mh"
+        scheduler_flags = ["mh-port", "mh-fallback"]
+        persistence_seconds = 360
+        persistence_prefix = 24
+        persistence_engine = "sip"
+        [[service.server]]
+        address = "192.168.10.12"
+        method = "tunnel"
+        weight = 0
+        upper_threshold = 100
+        lower_threshold = 50
+        tunnel = { kind = "gue", port = 6080, checksum = "remote" }
+        [[service]]
+        mark = 10
+        ipv6 = true
+        one_packet = true
+        "#,
+    );
+    let outside = Port {
+        name: "outside".into(),
+        driver: Driver::AfPacket,
+        device: "eth0".into(),
+        idle: Idle::Poll,
+    };
+    let eth1 = Port {
+        name: "eth1".into(),
+        driver: Driver::AfPacket,
+        device: "eth1".into(),
+        idle: Idle::Sleep,
+    };
+    assert_eq!(configuration.start.ports, [outside, eth1]);
+    assert_eq!(configuration.start.cores, [1, 2]);
+    assert_eq!(configuration.start.connections_ipv4.unwrap().get(), 1_000_000);
+    assert_eq!(configuration.start.connections_ipv6.unwrap().get(), 4_096);
+    assert_eq!(
+        configuration.start.memory,
+        Some(Memory {
+            pages: Pages::Huge2M,
+            numa_node: Some(1),
+            lock: false
+        })
+    );
+    assert_eq!(
+        (configuration.timeouts.tcp_established, configuration.timeouts.udp),
+        (100, 30)
+    );
+    assert_eq!(configuration.timeouts.tcp_fin_wait, 120);
+    let [sctp, mark] = &configuration.services[..] else {
+        panic!("two services")
+    };
+    assert_eq!(sctp.key.to_string(), "sctp 10.0.0.100:0");
+    assert_eq!(
+        (sctp.scheduler, sctp.flag_names()),
+        (Kind::parse("mh").unwrap(), vec!["mh-fallback", "mh-port"])
+    );
+    assert_eq!(
+        sctp.persistence.map(|p| (p.seconds.get(), p.prefix)),
+        Some((360, 24))
+    );
+    assert_eq!(sctp.engine, Some(Engine::Sip));
+    let server = &sctp.servers[0];
+    assert_eq!(
+        (server.socket().to_string(), server.weight.get()),
+        ("192.168.10.12:0".into(), 0)
+    );
+    assert_eq!((server.upper_threshold, server.lower_threshold), (100, 50));
+    assert!(
+        matches!(server.method, Method::Tunnel(Tunnel::Gue { port, checksum: Checksum::Remote }) if port.get() == 6080)
+    );
+    assert_eq!(
+        (mark.key.to_string().as_str(), mark.one_packet),
+        ("mark 10 ipv6", true)
+    );
+    assert_eq!(mark.scheduler.name(), "wlc");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
+    assert_eq!(
+        messages("[[port]]\ndevice = \"eth0\"\nidel = \"poll\"\n\n[worker]\ncores = [1]\n"),
+        [
+            "pointsman.toml:3: port[0].idel: unknown key; did you mean `idle`?",
+            "pointsman.toml:5: worker: unknown key; did you mean `workers`?",
+        ]
+    );
+    assert_eq!(
+        messages("[memory]\ncolour = 1\n"),
+        ["pointsman.toml:2: memory.colour: unknown key; the keys known here are pages, numa_node, lock"]
+    );
+}
+
+#[test]
+fn all_errors_of_a_file_are_reported_each_with_its_line_field_and_remedy() {
+    let text = r#"[[port]]
+idle = "sleep"
+
+[timeouts]
+udp = 2678401
+
+[[service]]
+protocol = "tpc"
+address = "10.0.0.300"
+port = "80"
+
+[[service]]
+address = "10.0.0.100"
+port = 80
+scheduler = "rrr"
+one_packet = true
+[[service.server]]
+address = "192.168.0.1"
+weight = -1
+[[service.server]]
+address = "fd00::1"
+[[service.server]]
+address = "192.168.0.2"
+upper_threshold = 5
+lower_threshold = 10
+"#;
+    assert_eq!(
+        messages(text),
+        [
+            "pointsman.toml:1: port[0].device: expected the name of a network interface, found nothing; add `device = ...`",
+            "pointsman.toml:5: timeouts.udp: expected a whole number from 1 to 2678400, found 2678401; choose a number in that range",
+            "pointsman.toml:8: service[0].protocol: expected \"tcp\", \"udp\" or \"sctp\", found \"tpc\"; choose one of them",
+            "pointsman.toml:9: service[0].address: expected an IPv4 or IPv6 address, found \"10.0.0.300\"; write it as 10.0.0.100 or fd00::100",
+            "pointsman.toml:10: service[0].port: expected a whole number from 0 to 65535, found \"80\"; choose a number in that range",
+            "pointsman.toml:15: service[1].scheduler: no scheduler is named \"rrr\"; choose one of rr, wrr, lc, wlc, sed, nq, sh, dh, lblc, lblcr, mh, fo, ovf, twos",
+            "pointsman.toml:16: service[1].one_packet: One-Packet Scheduling is only for UDP virtual services; leave it out, or make the service UDP",
+            "pointsman.toml:19: service[1].server[0].weight: expected a whole number from 0 to 2147483647, found -1; choose a number in that range",
+        ]
+    );
+}
+
+#[test]
+fn servers_are_held_to_the_rules_of_ipvsadm() {
+    let text = r#"[[service]]
+address = "10.0.0.100"
+port = 80
+[[service.server]]
+address = "fd00::1"
+[[service.server]]
+address = "192.168.0.2"
+upper_threshold = 5
+lower_threshold = 10
+[[service.server]]
+address = "192.168.0.3"
+[[service.server]]
+address = "192.168.0.3"
+port = 8080
+[[service]]
+address = "10.0.0.101"
+port = 0
+"#;
+    assert_eq!(
+        messages(text),
+        [
+            "pointsman.toml:5: service[0].server[0].address: Different address family is allowed only for tunneling servers; use the tunnel method, or an address of the service's family",
+            "pointsman.toml:9: service[0].server[1].lower_threshold: 10 is above the upper threshold 5; the lower threshold ends what the upper one begins: make it the smaller",
+            "pointsman.toml:12: service[0].server[3]: 192.168.0.3:80 is a server of tcp 10.0.0.100:80 already; remove one of them",
+            "pointsman.toml:17: service[1].port: Zero port specified for non-persistent service; give the port, or a persistence for a service of every port",
+        ]
+    );
+}
+
+#[test]
+fn a_service_has_an_address_or_a_mark_and_not_both() {
+    assert_eq!(
+        messages("[[service]]\nscheduler = \"rr\"\n"),
+        [
+            "pointsman.toml:1: service[0].address: expected an IPv4 or IPv6 address in quotes, found nothing; add `address = ...`",
+            "pointsman.toml:1: service[0].port: expected a port from 0 to 65535, found nothing; add `port = ...`",
+        ]
+    );
+    assert_eq!(
+        messages("[[service]]\nmark = 1\nport = 80\n"),
+        [
+            "pointsman.toml:3: service[0].port: a service is known by a mark or by an address, not by both; remove `port` or `mark`",
+        ]
+    );
+}
+
+#[test]
+fn broken_toml_names_its_line() {
+    let messages = messages("[[port]]\ndevice = eth0\n");
+    assert!(messages[0].starts_with("pointsman.toml:2: "), "{messages:?}");
+    assert!(messages[0].ends_with("; correct the TOML"), "{messages:?}");
+}
+
+#[test]
+fn what_cannot_be_fixed_at_start_is_refused() {
+    assert_eq!(
+        messages(
+            "[[port]]\ndevice = \"eth0\"\n[[port]]\ndevice = \"eth0\"\nname = \"b\"\n[workers]\ncores = [1, 1]\n"
+        ),
+        [
+            "pointsman.toml:4: port[1].device: two ports use the interface \"eth0\"; give each port its own interface",
+            "pointsman.toml:7: workers.cores[1]: core 1 is listed twice; give each worker its own core",
+        ]
+    );
+}
+
+#[test]
+fn no_bytes_make_the_reader_panic() {
+    let seed = include_str!("../../../../deploy/pointsman.toml");
+    for end in 0..seed.len() {
+        if seed.is_char_boundary(end) {
+            let _ = read(Path::new("pointsman.toml"), &seed[..end]);
+            let _ = read(Path::new("pointsman.toml"), &seed[end..]);
+        }
+    }
+}
