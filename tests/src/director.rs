@@ -3,15 +3,6 @@
 use crate::{Lab, Output, Process};
 use std::path::PathBuf;
 
-/// Where cargo put `pointsmand` and `pointsman`.
-pub(crate) fn built_programs() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of the running test");
-    test.ancestors()
-        .nth(2)
-        .expect("tests lie in target/PROFILE/deps")
-        .to_path_buf()
-}
-
 /// A running `pointsmand` on a node of a lab.
 pub struct Director {
     lab: Lab,
@@ -21,6 +12,18 @@ pub struct Director {
 }
 
 impl Director {
+    /// Where cargo put `pointsmand` and `pointsman`; panics with the remedy if they are not built.
+    pub fn programs() -> PathBuf {
+        let folder = built_programs();
+        for program in ["pointsmand", "pointsman"] {
+            assert!(
+                folder.join(program).is_file(),
+                "{program} is not built: cargo build --package pointsman-control (`cargo ci` does it before the tests)"
+            );
+        }
+        folder
+    }
+
     /// Starts `pointsmand ARGUMENTS` on a node and waits until it is ready. `ipvsadm` is a link to the client there.
     pub fn start(lab: &Lab, node: &str, arguments: &str) -> Self {
         let mut process = Self::spawn(lab, node, arguments);
@@ -34,14 +37,7 @@ impl Director {
 
     /// Starts it without waiting: for a start that is to be refused.
     pub fn spawn(lab: &Lab, node: &str, arguments: &str) -> Process {
-        let programs = built_programs();
-        for program in ["pointsmand", "pointsman"] {
-            assert!(
-                programs.join(program).is_file(),
-                "{program} is not built: cargo build --package pointsman-control (`cargo ci` does it before the tests)"
-            );
-        }
-        let client = programs.join("pointsman");
+        let client = Self::programs().join("pointsman");
         lab.sh(&format!(
             "mkdir -p /run/bin && ln -sfn {} /run/bin/ipvsadm",
             client.display()
@@ -85,4 +81,9 @@ impl Director {
     pub fn socket(&self) -> PathBuf {
         self.lab.path("/run/pointsman/pointsman.sock")
     }
+}
+
+pub(crate) fn built_programs() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of the running test");
+    test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").to_path_buf()
 }

@@ -69,7 +69,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// Runs test programs under memcheck; anything it says is a failure.
-const VALGRIND: &str = r#"target."cfg(unix)".runner = ["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite"]"#;
+const VALGRIND: &str = r#"target."cfg(unix)".runner = ["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]"#;
 
 fn main() -> ExitCode {
     let mut report = Vec::new();
