@@ -103,10 +103,7 @@ fn an_active_connection_weighs_as_256_inactive_ones() {
 fn the_largest_weights_do_not_overflow() {
     const MOST: u32 = (1 << 31) - 1;
     assert_eq!(picks(&fresh("wrr", &[MOST, MOST]), 4), "BABA");
-    assert_eq!(
-        picks(&fresh("wrr", &[MOST, 1]), 4),
-        "BBAA".replace("BBAA", "BAAA")
-    );
+    assert_eq!(picks(&fresh("wrr", &[MOST, 1]), 4), "BAAA");
     assert_eq!(connections(&fresh("wlc", &[MOST, MOST - 1]), true, 4), "BAAB");
     for kind in ["wlc", "sed"] {
         let scheduler = fresh(kind, &[MOST, 1]);
