@@ -1,0 +1,56 @@
+//! Measures direct routing from rx to tx, new connections, and a flood against a full table: see `packet_path` in the
+//! library for what each is. Not criterion: PERFORMANCE asks for the best and the median of nine runs beside a reference.
+//!
+//! `cargo bench -p pointsman-benches --bench packet_path`, and behind `--`:
+//! - `--instructions`: counts instructions per packet by callgrind instead.
+//! - `--once MODE FLOWS PACKETS`: a fixed amount of work without timing, for a profiler; MODE is hit, floor, new or flood.
+//! - `--test`: just enough to see that it runs.
+
+use pointsman_benches::{
+    callgrind,
+    packet_path::{self, Extent},
+};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("packet_path: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), String> {
+    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if let Some(at) = arguments.iter().position(|argument| argument == "--once") {
+        return once(&arguments[at + 1..]);
+    }
+    if given("--list") {
+        return Ok(());
+    }
+    if given("--instructions") {
+        for mode in ["floor", "hit", "new", "flood"] {
+            println!("{mode}: {:.1} instructions per packet", callgrind::per_packet(mode, 1_000)?);
+        }
+        return Ok(());
+    }
+    let extent = if given("--test") { Extent::Smoke } else { Extent::Full };
+    if let Some(core) = core_affinity::get_core_ids().and_then(|cores| cores.last().copied()) {
+        core_affinity::set_for_current(core);
+    }
+    packet_path::print(extent).map_err(|error| error.to_string())
+}
+
+fn once(arguments: &[String]) -> Result<(), String> {
+    let usage = || "--once is followed by MODE FLOWS PACKETS, for example: --once hit 1000 640000".to_owned();
+    let [mode, flows, packets, ..] = arguments else {
+        return Err(usage());
+    };
+    let flows = flows.parse().map_err(|_| usage())?;
+    let packets = packets.parse().map_err(|_| usage())?;
+    let done = packet_path::once(mode, flows, packets)?;
+    println!("{done} packets");
+    Ok(())
+}

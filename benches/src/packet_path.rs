@@ -1,0 +1,200 @@
+//! Direct routing from rx to tx: what one worker does with 64-byte frames (60 and the check sequence) in memory.
+//!
+//! One thread on one core calls `Worker::poll` again and again between the ends of a loopback port. Its generator writes
+//! every frame anew, the worker receives, parses, looks up, rewrites and sends it, and the port takes the buffer back. All of
+//! that is in the figures; the *floor*, generator and port with no worker between them, is given beside them. Connections
+//! and buffers lie on huge pages. Flows come in the order f = (i x 0x9e3779b1) mod n: none twice before all others.
+//!
+//! - hit: every packet is of an established connection, of which there are 1, 1 k, 1 M or 10 M.
+//! - new: every packet is the SYN of a client never seen; connections end after a second, as many as begin.
+//! - flood: the table is full, every SYN takes the place of the oldest half-open connection, and one packet in sixteen is of
+//!   one of 100 k established connections, none of which may be lost.
+
+use crate::{
+    rig::{Floor, Plan, Rig},
+    timing::{Figure, measure, reference_nanos},
+    traffic::{Flood, Fresh, Permuted},
+};
+use pointsman_dataplane::{conn::tcp::TcpState, limits::BATCH, snapshot::Timeouts, time::Ticks, wire::tcp};
+use pointsman_hugepages::{Error, Options};
+
+/// Connections of the table in the benches of new connections.
+const TABLE: usize = 1 << 20;
+
+/// Connections that stay established while the table is flooded.
+const KNOWN: u32 = 100_000;
+
+/// How much a bench does: all of it, or just enough to see that it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// For figures.
+    Full,
+    /// For CI.
+    Smoke,
+}
+
+impl Extent {
+    fn of(self, packets: u64) -> u64 {
+        match self {
+            Extent::Full => packets,
+            Extent::Smoke => packets.min(6_400),
+        }
+    }
+}
+
+/// A figure and what it is worth.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// The figure.
+    pub figure: Figure,
+    /// Whether tables and buffers had huge pages.
+    pub huge: bool,
+}
+
+/// Packets of `flows` established connections.
+///
+/// # Errors
+/// When the memory is not to be had.
+pub fn hit(flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
+    let mut rig = Rig::established(flows, Options::default())?;
+    // Each run sees each connection about once, and some millions of packets at least.
+    let packets = extent.of(u64::from(flows).max(4_000_000));
+    let before = rig.counts();
+    let figure = measure(|| rig.run(packets));
+    let after = rig.counts();
+    assert_eq!(
+        after.packets - before.packets,
+        after.forwarded - before.forwarded,
+        "packets were lost, which no figure may hide: {}",
+        rig.losses()
+    );
+    let measured = Measured { figure, huge: rig.has_huge_pages() };
+    Ok((measured, rig.table_bytes() as f64 / f64::from(flows)))
+}
+
+/// Generator and port alone.
+///
+/// # Errors
+/// When the memory is not to be had.
+pub fn floor(flows: u32, extent: Extent) -> Result<Figure, Error> {
+    let mut floor = Floor::new(Permuted::new(flows, tcp::ACK), &Options::default())?;
+    Ok(measure(|| floor.run(extent.of(4_000_000))))
+}
+
+/// New connections with as many ending: the table is three quarters full, each connection ends a second after its SYN.
+///
+/// # Errors
+/// When the memory is not to be had.
+pub fn new_connections(extent: Extent) -> Result<Measured, Error> {
+    let mut rig = sustained(Options::default())?;
+    // Until connections end as fast as they begin.
+    rig.run(2 * TABLE as u64);
+    let before = rig.counts();
+    let figure = measure(|| rig.run(extent.of(TABLE as u64)));
+    let after = rig.counts();
+    let created = after.created - before.created;
+    let expired = after.expired - before.expired;
+    assert_eq!(created, after.packets - before.packets, "{}", rig.losses());
+    assert_eq!(after.evicted, 0, "the table was not to fill up");
+    assert!(
+        created.abs_diff(expired) <= TABLE as u64 / 16,
+        "as many end as begin: {created} began, {expired} ended"
+    );
+    let huge = rig.has_huge_pages();
+    Ok(Measured { figure, huge })
+}
+
+/// The rig of [`new_connections`].
+fn sustained(memory: Options) -> Result<Rig<Fresh>, Error> {
+    let mut timeouts = Timeouts::default();
+    timeouts.tcp[TcpState::SynReceived as usize] = Ticks::from_secs(1);
+    let plan = Plan {
+        capacity: TABLE,
+        memory,
+        // Three quarters of the table begin in a second.
+        nanos_per_poll: 1_000_000_000 * BATCH as u64 / (TABLE as u64 * 3 / 4),
+    };
+    Rig::new(plan, Fresh::new(0), timeouts)
+}
+
+/// The table full, and SYNs without end. The figure is for each SYN; the packets of established connections between them
+/// are in the time.
+///
+/// # Errors
+/// When the memory is not to be had.
+pub fn flood(extent: Extent) -> Result<Measured, Error> {
+    let mut rig = flooded(Options::default())?;
+    let before = rig.counts();
+    let share = u64::from(Flood::SHARE);
+    let figure = measure(|| rig.run(extent.of(TABLE as u64)) * (share - 1) / share);
+    let after = rig.counts();
+    assert_eq!(after.connections, TABLE as u64, "the table stays full");
+    assert_eq!(
+        after.evicted - before.evicted,
+        after.created - before.created,
+        "every new connection took the place of another"
+    );
+    // A packet of a lost connection would be answered with a reset.
+    assert_eq!(
+        (after.dropped, after.answered),
+        (0, 0),
+        "an established connection was lost: {}",
+        rig.losses()
+    );
+    let huge = rig.has_huge_pages();
+    Ok(Measured { figure, huge })
+}
+
+/// The rig of [`flood`], its table full.
+fn flooded(memory: Options) -> Result<Rig<Flood>, Error> {
+    let plan = Plan { capacity: TABLE, memory, nanos_per_poll: 10_000 };
+    let mut rig = Rig::new(plan, Flood::new(KNOWN), Timeouts::default())?;
+    rig.run(u64::from(KNOWN));
+    rig.pattern().known.flags = tcp::ACK;
+    rig.run(u64::from(KNOWN));
+    rig.pattern().begun = true;
+    rig.run(2 * TABLE as u64);
+    Ok(rig)
+}
+
+/// Does a fixed amount of work without timing, for callgrind: see [`crate::callgrind`].
+///
+/// # Errors
+/// What is wrong with the arguments, or the memory.
+pub fn once(mode: &str, flows: u32, packets: u64) -> Result<u64, String> {
+    let memory = crate::rig::ordinary();
+    let said = |error: Error| error.to_string();
+    Ok(match mode {
+        "hit" => Rig::established(flows, memory).map_err(said)?.run(packets),
+        "floor" => Floor::new(Permuted::new(flows, tcp::ACK), &memory).map_err(said)?.run(packets),
+        "new" => sustained(memory).map_err(said)?.run(packets),
+        "flood" => flooded(memory).map_err(said)?.run(packets),
+        _ => return Err(format!("no mode \"{mode}\": there are hit, floor, new and flood")),
+    })
+}
+
+/// Runs everything and prints it.
+///
+/// # Errors
+/// When the memory is not to be had.
+pub fn print(extent: Extent) -> Result<(), Error> {
+    let sizes: &[u32] = match extent {
+        Extent::Full => &[1, 1_000, 1_000_000, 10_000_000],
+        Extent::Smoke => &[1, 1_000, 10_000],
+    };
+    println!("reference loop      {:.2} ns a step", reference_nanos());
+    println!("floor               {}", floor(1_000, extent)?);
+    for &flows in sizes {
+        let (measured, bytes) = hit(flows, extent)?;
+        println!("hit {flows:>10} flows {}{}  {bytes:.1} B/flow", measured.figure, pages(measured.huge));
+    }
+    let new = new_connections(extent)?;
+    println!("new connections     {}{}", new.figure, pages(new.huge));
+    let flood = flood(extent)?;
+    println!("full table, flood   {}{}", flood.figure, pages(flood.huge));
+    Ok(())
+}
+
+fn pages(huge: bool) -> &'static str {
+    if huge { "" } else { "  WITHOUT HUGE PAGES" }
+}
