@@ -78,6 +78,7 @@ counted! {
         TableFull = "table_full", "The connection table is full of established connections; raise `connections` in the configuration.";
         AnswerRateLimited = "answer_rate_limited", "An ICMP error was due, but more than 1000 a second were: a flood or a scan.";
         IcmpUnmatched = "icmp_unmatched", "An ICMP error about a connection that the director does not know.";
+        NotAnswerable = "not_answerable", "An ICMP error was due, but none may answer this packet: an ICMP error itself, or a packet to several stations.";
         HandoffRingFull = "handoff_ring_full", "The worker that owns the flow is behind; more workers or queues are needed.";
         TransmitRingFull = "transmit_ring_full", "The port could not send as fast as packets came.";
         BufferPoolEmpty = "buffer_pool_empty", "No packet buffer was free for an answer.";
