@@ -152,12 +152,15 @@ pub trait Generator: Send {
 
 /// A port that always has frames: `rx` offers a full batch written by `G`, `tx` takes the buffers back for the next.
 ///
-/// Buffers go round in order through a set of a fixed size, as they do in a NIC's ring. The set is made up from the
-/// worker's pool when frames have ended otherwise than by `tx`; what does not fit goes back to the pool.
+/// Buffers go round in order through a set of a fixed size, as they do in a NIC's ring, a batch at a time so that the port
+/// itself costs next to nothing. The set is made up from the worker's pool when frames have ended otherwise than by `tx`;
+/// what does not fit goes back to the pool.
 #[derive(Debug)]
 pub struct Loopback<G> {
     generator: G,
-    set: VecDeque<Buffer>,
+    set: VecDeque<Frames>,
+    /// Buffers in `set`, and how many it may have.
+    held: usize,
     capacity: usize,
     sent: u64,
 }
@@ -165,14 +168,19 @@ pub struct Loopback<G> {
 impl<G: Generator> Loopback<G> {
     /// With a set of `buffers` from `pool`, or as many as it has.
     pub fn new(generator: G, pool: &mut Pool, buffers: usize) -> Self {
+        // Worst case: batches of one.
         let mut set = VecDeque::with_capacity(buffers);
-        pool.alloc_into(buffers, |buffer| set.push_back(buffer));
-        Self {
-            generator,
-            set,
-            capacity: buffers,
-            sent: 0,
+        let mut held = 0;
+        while held < buffers {
+            let mut batch = Frames::new();
+            let got = pool.alloc_into((buffers - held).min(batch.capacity()), |buffer| batch.push(buffer));
+            if got == 0 {
+                break;
+            }
+            held += got;
+            set.push_back(batch);
         }
+        Self { generator, set, held, capacity: buffers, sent: 0 }
     }
 
     /// Frames sent since start.
@@ -187,7 +195,7 @@ impl<G: Generator> Loopback<G> {
 
     /// The first of the frames sent and not offered again.
     pub fn oldest_sent(&self) -> Option<&Buffer> {
-        self.set.front()
+        self.set.front()?.first()
     }
 }
 
@@ -195,11 +203,19 @@ impl<G: Generator> super::Port for Loopback<G> {
     #[inline]
     fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
         let before = frames.len();
-        let wanted = frames.remaining_capacity();
-        let reused = wanted.min(self.set.len());
-        frames.extend(self.set.drain(..reused));
-        if reused < wanted {
-            pool.alloc_into(wanted - reused, |buffer| frames.push(buffer));
+        if frames.is_full() {
+            return 0;
+        }
+        if let Some(batch) = self.set.pop_front() {
+            self.held -= batch.len();
+            if before == 0 {
+                *frames = batch;
+            } else {
+                frames.extend(batch.into_iter().take(frames.remaining_capacity()));
+            }
+        }
+        if !frames.is_full() {
+            pool.alloc_into(frames.remaining_capacity(), |buffer| frames.push(buffer));
         }
         for buffer in &mut frames[before..] {
             self.generator.fill(buffer);
@@ -210,8 +226,10 @@ impl<G: Generator> super::Port for Loopback<G> {
     #[inline]
     fn tx(&mut self, frames: &mut Frames) -> usize {
         let sent = frames.len();
-        let kept = sent.min(self.capacity - self.set.len());
-        self.set.extend(frames.drain(..kept));
+        if sent > 0 && self.held + sent <= self.capacity {
+            self.held += sent;
+            self.set.push_back(std::mem::take(frames));
+        }
         frames.clear();
         self.sent += sent as u64;
         sent
