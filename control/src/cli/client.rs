@@ -99,19 +99,11 @@ fn unreachable(socket: &Path, error: &tonic::transport::Error) -> Unreachable {
     let mut cause = error.source();
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<io::Error>() {
-            return Unreachable {
-                socket: socket.to_owned(),
-                cause: plain(io),
-                kind: io.kind(),
-            };
+            return Unreachable { socket: socket.to_owned(), cause: plain(io), kind: io.kind() };
         }
         cause = inner.source();
     }
-    Unreachable {
-        socket: socket.to_owned(),
-        cause: error.to_string(),
-        kind: io::ErrorKind::Other,
-    }
+    Unreachable { socket: socket.to_owned(), cause: error.to_string(), kind: io::ErrorKind::Other }
 }
 
 /// "No such file or directory", without the number behind it.
@@ -126,20 +118,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_socket_is_named_with_how_to_start_the_director() {
-        let error = Director::connect(Path::new("/nonexistent/p.sock"))
-            .await
-            .unwrap_err();
+        let error = Director::connect(Path::new("/nonexistent/p.sock")).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             "no director answers at /nonexistent/p.sock: No such file or directory"
         );
-        assert!(
-            error
-                .remedy()
-                .starts_with("start it with `pointsmand --port eth0`"),
-            "{}",
-            error.remedy()
-        );
+        assert!(error.remedy().starts_with("start it with `pointsmand --port eth0`"), "{}", error.remedy());
     }
 
     #[tokio::test]
@@ -152,10 +136,6 @@ mod tests {
             error.to_string().ends_with("p.sock: Connection refused")
                 || error.to_string().ends_with("Connection refused")
         );
-        assert!(
-            error.remedy().starts_with("pointsmand has ended or hangs"),
-            "{}",
-            error.remedy()
-        );
+        assert!(error.remedy().starts_with("pointsmand has ended or hangs"), "{}", error.remedy());
     }
 }

@@ -26,10 +26,7 @@ pub enum CliError {
 
 impl CliError {
     pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Failed {
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self::Failed { what: what.into(), remedy: remedy.into() }
     }
 }
 
@@ -55,11 +52,8 @@ impl From<tonic::Status> for CliError {
     fn from(status: tonic::Status) -> Self {
         match Refusal::decode(status.details()) {
             Ok(refusal) if !refusal.reason.is_empty() => {
-                let at = if refusal.field.is_empty() {
-                    String::new()
-                } else {
-                    format!("{}: ", refusal.field)
-                };
+                let at =
+                    if refusal.field.is_empty() { String::new() } else { format!("{}: ", refusal.field) };
                 let remedy = match refusal.remedy.as_str() {
                     "" => "nothing was changed; correct this and try again",
                     remedy => remedy,
@@ -67,11 +61,7 @@ impl From<tonic::Status> for CliError {
                 Self::new(format!("{at}{}", refusal.reason), remedy)
             }
             _ => Self::new(
-                format!(
-                    "the director did not do it: {} ({})",
-                    status.message(),
-                    status.code()
-                ),
+                format!("the director did not do it: {} ({})", status.message(), status.code()),
                 status_remedy(status.code()),
             ),
         }
@@ -118,10 +108,7 @@ mod tests {
     fn a_status_without_details_is_told_with_its_code() {
         let error = CliError::from(tonic::Status::unavailable("connection lost"));
         let text = error.to_string();
-        assert!(
-            text.starts_with("the director did not do it: connection lost ("),
-            "{text}"
-        );
+        assert!(text.starts_with("the director did not do it: connection lost ("), "{text}");
         assert!(text.contains("\n  see whether pointsmand still runs"), "{text}");
     }
 

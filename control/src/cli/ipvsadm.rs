@@ -46,12 +46,7 @@ pub async fn run<'a>(
     names: &'a dyn Names,
     streams: Streams<'a>,
 ) -> u8 {
-    let mut session = Session {
-        socket: socket.to_owned(),
-        director: None,
-        names,
-        streams,
-    };
+    let mut session = Session { socket: socket.to_owned(), director: None, names, streams };
     let done = match program {
         Program::Ipvsadm => session.line(args).await,
         Program::Save => session.save(args).await,
@@ -91,10 +86,7 @@ impl From<tonic::Status> for End {
 
 impl From<Unreachable> for End {
     fn from(error: Unreachable) -> Self {
-        Self::Said(
-            format!("Can't initialize ipvs: {error}\n{}", error.remedy()),
-            EXIT_USAGE,
-        )
+        Self::Said(format!("Can't initialize ipvs: {error}\n{}", error.remedy()), EXIT_USAGE)
     }
 }
 
@@ -130,11 +122,7 @@ impl Session<'_> {
                 return Err(End::Said(message, 1));
             }
         };
-        self.execute(Command::Save(Format {
-            numeric,
-            ..Format::default()
-        }))
-        .await
+        self.execute(Command::Save(Format { numeric, ..Format::default() })).await
     }
 
     /// `ipvsadm-restore`
@@ -178,11 +166,7 @@ impl Session<'_> {
                 Err(end) => return Err(end),
             };
         }
-        if status == 0 {
-            Ok(())
-        } else {
-            Err(End::Said(String::new(), status))
-        }
+        if status == 0 { Ok(()) } else { Err(End::Said(String::new(), status)) }
     }
 
     async fn execute(&mut self, command: Command) -> Result<(), End> {
@@ -191,13 +175,8 @@ impl Session<'_> {
             Command::Version => Ok(self.streams.out.write_all(text::VERSION.as_bytes())?),
             Command::List(listing, format) => self.list(listing, format).await,
             Command::Save(format) => {
-                let answer = self
-                    .director()
-                    .await?
-                    .lvs()
-                    .list(ListRequest { service: None })
-                    .await?
-                    .into_inner();
+                let answer =
+                    self.director().await?.lvs().list(ListRequest { service: None }).await?.into_inner();
                 let rules = text::rules_text(&answer.services, format, false, self.names);
                 Ok(self.streams.out.write_all(rules.as_bytes())?)
             }
@@ -218,54 +197,32 @@ impl Session<'_> {
         let mut lvs = self.director().await?.lvs();
         match command {
             Command::AddService(service) => {
-                lvs.add_service(AddServiceRequest {
-                    service: Some(service),
-                })
-                .await?;
+                lvs.add_service(AddServiceRequest { service: Some(service) }).await?;
             }
             Command::EditService(service) => {
-                lvs.edit_service(EditServiceRequest {
-                    service: Some(service),
-                })
-                .await?;
+                lvs.edit_service(EditServiceRequest { service: Some(service) }).await?;
             }
             Command::DeleteService(key) => {
-                lvs.delete_service(DeleteServiceRequest { service: Some(key) })
-                    .await?;
+                lvs.delete_service(DeleteServiceRequest { service: Some(key) }).await?;
             }
             Command::Clear => {
                 lvs.flush(FlushRequest {}).await?;
             }
             Command::AddServer(key, server) => {
-                lvs.add_server(AddServerRequest {
-                    service: Some(key),
-                    server: Some(server),
-                })
-                .await?;
+                lvs.add_server(AddServerRequest { service: Some(key), server: Some(server) }).await?;
             }
             Command::EditServer(key, server) => {
-                lvs.edit_server(EditServerRequest {
-                    service: Some(key),
-                    server: Some(server),
-                })
-                .await?;
+                lvs.edit_server(EditServerRequest { service: Some(key), server: Some(server) }).await?;
             }
             Command::DeleteServer(key, address, port) => {
-                let request = DeleteServerRequest {
-                    service: Some(key),
-                    address,
-                    port: port.into(),
-                };
+                let request = DeleteServerRequest { service: Some(key), address, port: port.into() };
                 lvs.delete_server(request).await?;
             }
             Command::Zero(service) => {
                 lvs.zero(ZeroRequest { service }).await?;
             }
             Command::SetTimeouts(timeouts) => {
-                lvs.set_timeouts(SetTimeoutsRequest {
-                    timeouts: Some(timeouts),
-                })
-                .await?;
+                lvs.set_timeouts(SetTimeoutsRequest { timeouts: Some(timeouts) }).await?;
             }
             Command::Help
             | Command::Version
@@ -283,41 +240,26 @@ impl Session<'_> {
         let printed = match listing {
             Listing::Connections => return self.connections(&director, format).await,
             Listing::Services => {
-                let answer = director
-                    .lvs()
-                    .list(ListRequest { service: None })
-                    .await?
-                    .into_inner();
+                let answer = director.lvs().list(ListRequest { service: None }).await?.into_inner();
                 text::services_text(&answer.services, true, format, self.names)
             }
             Listing::Service(key) => {
                 let listed = director.lvs().list(ListRequest { service: Some(key) }).await;
-                let answer = listed
-                    .map_err(|status| End::Said(refusal_text(&status), EXIT_LIST))?
-                    .into_inner();
+                let answer =
+                    listed.map_err(|status| End::Said(refusal_text(&status), EXIT_LIST))?.into_inner();
                 text::services_text(&answer.services, false, format, self.names)
             }
-            Listing::Timeouts => text::timeouts_text(
-                &director
-                    .lvs()
-                    .get_timeouts(GetTimeoutsRequest {})
-                    .await?
-                    .into_inner(),
-            ),
+            Listing::Timeouts => {
+                text::timeouts_text(&director.lvs().get_timeouts(GetTimeoutsRequest {}).await?.into_inner())
+            }
             Listing::Daemon => String::new(),
         };
         Ok(self.streams.out.write_all(printed.as_bytes())?)
     }
 
     async fn connections(&mut self, director: &Director, format: Format) -> Result<(), End> {
-        let mut stream = director
-            .connections()
-            .list(ListConnectionsRequest::default())
-            .await?
-            .into_inner();
-        self.streams
-            .out
-            .write_all(text::connections_title(format).as_bytes())?;
+        let mut stream = director.connections().list(ListConnectionsRequest::default()).await?.into_inner();
+        self.streams.out.write_all(text::connections_title(format).as_bytes())?;
         while let Some(batch) = stream.message().await? {
             for connection in &batch.connections {
                 let line = text::connection_line(connection, format, self.names);

@@ -35,20 +35,12 @@ fn words(line: &str) -> Vec<String> {
 }
 
 fn address_key(protocol: Protocol, address: &str, port: u32) -> ServiceKey {
-    let address = service_key::Address {
-        protocol: protocol.into(),
-        address: address.to_owned(),
-        port,
-    };
-    ServiceKey {
-        key: Some(service_key::Key::Address(address)),
-    }
+    let address = service_key::Address { protocol: protocol.into(), address: address.to_owned(), port };
+    ServiceKey { key: Some(service_key::Key::Address(address)) }
 }
 
 fn mark_key(mark: u32, ipv6: bool) -> ServiceKey {
-    ServiceKey {
-        key: Some(service_key::Key::Mark(service_key::Mark { mark, ipv6 })),
-    }
+    ServiceKey { key: Some(service_key::Key::Mark(service_key::Mark { mark, ipv6 })) }
 }
 
 fn tcp(address: &str, port: u32) -> ServiceKey {
@@ -56,11 +48,7 @@ fn tcp(address: &str, port: u32) -> ServiceKey {
 }
 
 fn service(key: ServiceKey, scheduler: &str) -> Service {
-    Service {
-        key: Some(key),
-        scheduler: scheduler.to_owned(),
-        ..Service::default()
-    }
+    Service { key: Some(key), scheduler: scheduler.to_owned(), ..Service::default() }
 }
 
 fn server(address: &str, port: u32, method: ForwardingMethod, weight: u32) -> Server {
@@ -74,10 +62,7 @@ fn server(address: &str, port: u32, method: ForwardingMethod, weight: u32) -> Se
 }
 
 fn status(service: Service, servers: Vec<Server>) -> ServiceStatus {
-    let idle = |server| ServerStatus {
-        server: Some(server),
-        ..ServerStatus::default()
-    };
+    let idle = |server| ServerStatus { server: Some(server), ..ServerStatus::default() };
     ServiceStatus {
         service: Some(service),
         servers: servers.into_iter().map(idle).collect(),

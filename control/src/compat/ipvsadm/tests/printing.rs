@@ -13,12 +13,7 @@ use super::{Known, address_key, mark_key, server, service, status, tcp};
 
 use ForwardingMethod::{Direct, Local, Nat, Tunnel as Tun};
 
-const NUMERIC: Format = Format {
-    columns: Columns::Default,
-    numeric: true,
-    exact: false,
-    unsorted: false,
-};
+const NUMERIC: Format = Format { columns: Columns::Default, numeric: true, exact: false, unsorted: false };
 
 /// The answer to the `nth` time that `command` was given, in the recording of `cli-errors`.
 fn recorded(command: &str, nth: usize) -> String {
@@ -26,57 +21,32 @@ fn recorded(command: &str, nth: usize) -> String {
     let start = format!("$ {command}");
     let mut answers = recording.lines().enumerate().filter(|(_, line)| *line == start);
     let (at, _) = answers.nth(nth).unwrap();
-    let answer = recording
-        .lines()
-        .skip(at + 2)
-        .take_while(|line| line.starts_with("  "));
+    let answer = recording.lines().skip(at + 2).take_while(|line| line.starts_with("  "));
     answer.map(|line| line[2..].to_owned() + "\n").collect()
 }
 
 fn trimmed(text: &str) -> String {
-    text.lines()
-        .map(|line| line.trim_end().to_owned() + "\n")
-        .collect()
+    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 /// The table of the scenario `cli-errors` when it is first listed, in another order than it is printed in.
 fn table() -> Vec<ServiceStatus> {
-    let gre = Tunnel {
-        kind: tunnel::Kind::Gre.into(),
-        port: 0,
-        checksum: tunnel::Checksum::None.into(),
-    };
+    let gre = Tunnel { kind: tunnel::Kind::Gre.into(), port: 0, checksum: tunnel::Checksum::None.into() };
     let web = vec![
         server("192.168.50.15", 80, Direct, 70000),
         server("192.168.50.11", 80, Direct, 3),
         server("192.168.50.12", 80, Direct, 1),
-        Server {
-            upper_threshold: 100,
-            lower_threshold: 50,
-            ..server("192.168.50.13", 8080, Nat, 5)
-        },
-        Server {
-            tunnel: Some(Tunnel::default()),
-            ..server("192.168.50.14", 80, Tun, 1)
-        },
-        Server {
-            tunnel: Some(gre),
-            ..server("192.168.50.16", 80, Tun, 1)
-        },
+        Server { upper_threshold: 100, lower_threshold: 50, ..server("192.168.50.13", 8080, Nat, 5) },
+        Server { tunnel: Some(Tunnel::default()), ..server("192.168.50.14", 80, Tun, 1) },
+        Server { tunnel: Some(gre), ..server("192.168.50.16", 80, Tun, 1) },
     ];
     let marked = Service {
         persistence_seconds: 50,
         persistence_prefix: Some(16),
         ..service(mark_key(6, false), "rr")
     };
-    let maglev = Service {
-        scheduler_flags: vec!["mh-port".into()],
-        ..service(tcp("10.0.0.103", 80), "mh")
-    };
-    let held = Service {
-        persistence_seconds: 300,
-        ..service(tcp("10.0.0.102", 80), "wlc")
-    };
+    let maglev = Service { scheduler_flags: vec!["mh-port".into()], ..service(tcp("10.0.0.103", 80), "mh") };
+    let held = Service { persistence_seconds: 300, ..service(tcp("10.0.0.102", 80), "wlc") };
     vec![
         status(marked, vec![]),
         status(service(mark_key(5, false), "rr"), vec![]),
@@ -104,10 +74,7 @@ fn every_list_of_services_is_the_recorded_one() {
     }
     let one = services_text(&table()[4..], false, NUMERIC, &NoNames);
     assert_eq!(trimmed(&one), recorded("-L -n -t 10.0.0.100:80", 0));
-    assert_eq!(
-        trimmed(&services_text(&[], true, NUMERIC, &NoNames)),
-        recorded("-Ln", 2)
-    );
+    assert_eq!(trimmed(&services_text(&[], true, NUMERIC, &NoNames)), recorded("-Ln", 2));
 }
 
 #[test]
@@ -121,14 +88,8 @@ fn ipv6_services_stand_between_ipv4_and_marks() {
         },
         vec![],
     ));
-    services.push(status(
-        service(tcp("fd00:1::100", 80), "rr"),
-        vec![server("fd00:50::11", 80, Direct, 1)],
-    ));
-    assert_eq!(
-        trimmed(&services_text(&services, true, NUMERIC, &NoNames)),
-        recorded("-Ln", 1)
-    );
+    services.push(status(service(tcp("fd00:1::100", 80), "rr"), vec![server("fd00:50::11", 80, Direct, 1)]));
+    assert_eq!(trimmed(&services_text(&services, true, NUMERIC, &NoNames)), recorded("-Ln", 1));
 }
 
 #[test]
@@ -139,10 +100,7 @@ fn the_saved_rules_are_the_recorded_ones() {
 #[test]
 fn rules_with_thresholds_say_them() {
     let rules = rules_text(&table(), NUMERIC, true, &NoNames);
-    assert!(
-        rules.contains("-a -t 10.0.0.100:80 -r 192.168.50.13:8080 -m -w 5 -x 100 -y 50\n"),
-        "{rules}"
-    );
+    assert!(rules.contains("-a -t 10.0.0.100:80 -r 192.168.50.13:8080 -m -w 5 -x 100 -y 50\n"), "{rules}");
 }
 
 #[test]
@@ -154,10 +112,7 @@ fn blanks_at_the_ends_of_lines_are_kept() {
 
 #[test]
 fn unsorted_is_the_order_of_the_director() {
-    let format = Format {
-        unsorted: true,
-        ..NUMERIC
-    };
+    let format = Format { unsorted: true, ..NUMERIC };
     let text = services_text(&table(), false, format, &NoNames);
     let first: Vec<&str> = text.lines().skip(2).take(2).collect();
     assert_eq!(first, ["FWM  6 rr persistent 50 mask 255.255.0.0", "FWM  5 rr"]);
@@ -166,23 +121,14 @@ fn unsorted_is_the_order_of_the_director() {
 #[test]
 fn persistent_connections_have_their_columns() {
     let mut of = status(
-        Service {
-            persistence_seconds: 120,
-            ..service(tcp("10.0.0.100", 0), "rr")
-        },
-        vec![
-            server("192.168.50.11", 0, Direct, 1),
-            server("192.168.50.12", 0, Direct, 1),
-        ],
+        Service { persistence_seconds: 120, ..service(tcp("10.0.0.100", 0), "rr") },
+        vec![server("192.168.50.11", 0, Direct, 1), server("192.168.50.12", 0, Direct, 1)],
     );
     for (server, active) in of.servers.iter_mut().zip([2, 3]) {
         server.persistent_connections = 1;
         server.active_connections = active;
     }
-    let format = Format {
-        columns: Columns::PersistentConn,
-        ..NUMERIC
-    };
+    let format = Format { columns: Columns::PersistentConn, ..NUMERIC };
     let expected = "IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn
   -> RemoteAddress:Port
@@ -196,26 +142,11 @@ TCP  10.0.0.100:0 rr persistent 120
 /// From the recording of `dr-rr`.
 #[test]
 fn counters_stand_in_their_columns() {
-    let mut of = status(
-        service(tcp("10.0.0.100", 80), "rr"),
-        vec![server("192.168.50.11", 80, Direct, 1)],
-    );
-    of.counters = Some(Counters {
-        connections: 4,
-        packets_in: 7,
-        bytes_in: 316,
-        ..Counters::default()
-    });
-    of.servers[0].counters = Some(Counters {
-        connections: 1,
-        packets_in: 1,
-        bytes_in: 44,
-        ..Counters::default()
-    });
-    let format = Format {
-        columns: Columns::Stats,
-        ..NUMERIC
-    };
+    let mut of = status(service(tcp("10.0.0.100", 80), "rr"), vec![server("192.168.50.11", 80, Direct, 1)]);
+    of.counters = Some(Counters { connections: 4, packets_in: 7, bytes_in: 316, ..Counters::default() });
+    of.servers[0].counters =
+        Some(Counters { connections: 1, packets_in: 1, bytes_in: 44, ..Counters::default() });
+    let format = Format { columns: Columns::Stats, ..NUMERIC };
     let expected = "IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
   -> RemoteAddress:Port
@@ -241,16 +172,9 @@ fn large_numbers_get_a_unit_unless_exact() {
     ];
     for (number, short, exact) in table {
         let mut of = status(service(tcp("10.0.0.100", 80), "rr"), vec![]);
-        of.counters = Some(Counters {
-            connections: number,
-            ..Counters::default()
-        });
+        of.counters = Some(Counters { connections: number, ..Counters::default() });
         let line = |exact| {
-            let format = Format {
-                columns: Columns::Stats,
-                exact,
-                ..NUMERIC
-            };
+            let format = Format { columns: Columns::Stats, exact, ..NUMERIC };
             services_text(std::slice::from_ref(&of), false, format, &NoNames)
                 .lines()
                 .last()
@@ -258,25 +182,14 @@ fn large_numbers_get_a_unit_unless_exact() {
                 .to_owned()
         };
         let rest = "        0        0        0        0";
-        assert_eq!(
-            line(false),
-            format!("TCP  10.0.0.100:80               {short}{rest}"),
-            "{number}"
-        );
-        assert_eq!(
-            line(true),
-            format!("TCP  10.0.0.100:80               {exact}{rest}"),
-            "{number}"
-        );
+        assert_eq!(line(false), format!("TCP  10.0.0.100:80               {short}{rest}"), "{number}");
+        assert_eq!(line(true), format!("TCP  10.0.0.100:80               {exact}{rest}"), "{number}");
     }
 }
 
 #[test]
 fn rates_count_connections_and_packets_in_full_and_bytes_with_a_unit() {
-    let mut of = status(
-        service(mark_key(7, true), "rr"),
-        vec![server("fd00::1", 80, Direct, 1)],
-    );
+    let mut of = status(service(mark_key(7, true), "rr"), vec![server("fd00::1", 80, Direct, 1)]);
     let rates = Rates {
         connections: 123_456_789,
         packets_in: 2,
@@ -286,10 +199,7 @@ fn rates_count_connections_and_packets_in_full_and_bytes_with_a_unit() {
     };
     of.rates = Some(rates);
     of.servers[0].rates = Some(rates);
-    let format = Format {
-        columns: Columns::Rate,
-        ..NUMERIC
-    };
+    let format = Format { columns: Columns::Rate, ..NUMERIC };
     let expected = "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS
   -> RemoteAddress:Port
 FWM  7 IPv6                       123456789        2        3  123456K        5
@@ -328,10 +238,7 @@ fn sctp_and_local_servers_have_their_words() {
     let of = status(service(sctp, "rr"), vec![server("20.20.195.135", 1000, Local, 1)]);
     let text = services_text(std::slice::from_ref(&of), false, NUMERIC, &NoNames);
     assert!(text.contains("\nSCTP 10.0.2.15:31514 rr\n"), "{text}");
-    assert!(
-        text.contains("\n  -> 20.20.195.135:1000           Local   1 "),
-        "{text}"
-    );
+    assert!(text.contains("\n  -> 20.20.195.135:1000           Local   1 "), "{text}");
     assert_eq!(
         rules_text(&[of], NUMERIC, false, &NoNames),
         "-A --sctp-service 10.0.2.15:31514 -s rr\n-a --sctp-service 10.0.2.15:31514 -r 20.20.195.135:1000 -g -w 1\n"
@@ -341,71 +248,36 @@ fn sctp_and_local_servers_have_their_words() {
 #[test]
 fn tunnels_say_their_kind_port_and_checksum() {
     let with = |kind: tunnel::Kind, port, checksum: tunnel::Checksum| {
-        let tunnel = Tunnel {
-            kind: kind.into(),
-            port,
-            checksum: checksum.into(),
-        };
-        let server = Server {
-            tunnel: Some(tunnel),
-            ..server("10.0.1.2", 80, Tun, 1)
-        };
+        let tunnel = Tunnel { kind: kind.into(), port, checksum: checksum.into() };
+        let server = Server { tunnel: Some(tunnel), ..server("10.0.1.2", 80, Tun, 1) };
         let of = [status(service(tcp("10.0.0.100", 80), "rr"), vec![server])];
-        let format = Format {
-            columns: Columns::TunInfo,
-            ..NUMERIC
-        };
+        let format = Format { columns: Columns::TunInfo, ..NUMERIC };
         let listed = services_text(&of, false, format, &NoNames);
-        let info = listed
-            .lines()
-            .last()
-            .unwrap()
-            .split_whitespace()
-            .nth(3)
-            .unwrap()
-            .to_owned();
+        let info = listed.lines().last().unwrap().split_whitespace().nth(3).unwrap().to_owned();
         let rule = rules_text(&of, NUMERIC, false, &NoNames);
         (info, rule.split("-w 1").nth(1).unwrap().trim().to_owned())
     };
     let pair = |info: &str, rule: &str| (info.to_owned(), rule.to_owned());
     use tunnel::{Checksum, Kind};
-    assert_eq!(
-        with(Kind::Ipip, 0, Checksum::None),
-        pair("ipip", "--tun-type ipip")
-    );
+    assert_eq!(with(Kind::Ipip, 0, Checksum::None), pair("ipip", "--tun-type ipip"));
     assert_eq!(
         with(Kind::Gue, 6080, Checksum::None),
         pair("gue:6080:-c", "--tun-type gue --tun-port 6080 --tun-nocsum")
     );
-    assert_eq!(
-        with(Kind::Gue, 7, Checksum::On),
-        pair("gue:7:+c", "--tun-type gue --tun-port 7 --tun-csum")
-    );
+    assert_eq!(with(Kind::Gue, 7, Checksum::On), pair("gue:7:+c", "--tun-type gue --tun-port 7 --tun-csum"));
     assert_eq!(
         with(Kind::Gue, 7, Checksum::Remote),
         pair("gue:7:r+c", "--tun-type gue --tun-port 7 --tun-remcsum")
     );
-    assert_eq!(
-        with(Kind::Gre, 0, Checksum::None),
-        pair("gre:-c", "--tun-type gre --tun-nocsum")
-    );
+    assert_eq!(with(Kind::Gre, 0, Checksum::None), pair("gre:-c", "--tun-type gre --tun-nocsum"));
 }
 
 #[test]
 fn names_are_printed_without_n_and_cut_for_ipv4() {
-    let of = status(
-        service(tcp("10.0.0.100", 80), "rr"),
-        vec![server("10.0.0.100", 81, Direct, 1)],
-    );
-    let named = Format {
-        numeric: false,
-        ..NUMERIC
-    };
+    let of = status(service(tcp("10.0.0.100", 80), "rr"), vec![server("10.0.0.100", 81, Direct, 1)]);
+    let named = Format { numeric: false, ..NUMERIC };
     let text = services_text(std::slice::from_ref(&of), false, named, &Known);
-    assert!(
-        text.contains("\nTCP  www:http rr\n  -> www:81                       Route "),
-        "{text}"
-    );
+    assert!(text.contains("\nTCP  www:http rr\n  -> www:81                       Route "), "{text}");
     assert_eq!(
         rules_text(&[of], named, false, &Known),
         "-A -t www:http -s rr\n-a -t www:http -r www:81 -g -w 1\n"
@@ -426,10 +298,7 @@ fn names_are_printed_without_n_and_cut_for_ipv4() {
             None
         }
     }
-    let of = status(
-        service(tcp("10.0.0.100", 80), "rr"),
-        vec![server("10.0.0.101", 81, Direct, 1)],
-    );
+    let of = status(service(tcp("10.0.0.100", 80), "rr"), vec![server("10.0.0.101", 81, Direct, 1)]);
     let text = services_text(&[of], false, named, &Long);
     assert!(
         text.contains("\nTCP  a-name-of-forty-letters-or-r rr\n  -> a-name-of-forty-letters-or-r Route "),
@@ -511,17 +380,7 @@ fn connections_are_printed_as_recorded() {
 
 #[test]
 fn timeouts_are_printed_as_recorded() {
-    let timeouts = Timeouts {
-        tcp_seconds: 900,
-        tcp_fin_seconds: 120,
-        udp_seconds: 300,
-    };
+    let timeouts = Timeouts { tcp_seconds: 900, tcp_fin_seconds: 120, udp_seconds: 300 };
     assert_eq!(timeouts_text(&timeouts), recorded("-L --timeout", 0));
-    assert_eq!(
-        timeouts_text(&Timeouts {
-            tcp_seconds: 100,
-            ..timeouts
-        }),
-        recorded("-L --timeout", 1)
-    );
+    assert_eq!(timeouts_text(&Timeouts { tcp_seconds: 100, ..timeouts }), recorded("-L --timeout", 1));
 }
