@@ -47,7 +47,7 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
         let shared = Arc::new(DestinationShared::default());
         let cell = NeighborCell::default();
         cell.set(NeighborState::Reachable([0x02, 0, 0, 0, 1, n]));
-        next_hops.push(NextHop { address, port: 0, cell: Arc::new(cell) });
+        next_hops.push(NextHop { address, port: 0, mtu: 1500, source: DIRECTOR_MAC, cell: Arc::new(cell) });
         candidates.push(Candidate { slot: u32::from(n), weight: 1, shared: Arc::clone(&shared) });
         destinations.push(Destination {
             generation: 1,
