@@ -51,6 +51,9 @@ pub struct Layout {
 }
 
 impl Layout {
+    const NEW: Layout =
+        Layout { l3: 0, l4: 0, end: 0, tcp_flags: 0, v6: false, multicast: false, kind: Kind::Foreign };
+
     /// Bytes of the IP packet.
     #[inline]
     pub fn ip_len(&self) -> u16 {
@@ -58,43 +61,80 @@ impl Layout {
     }
 }
 
-/// A batch on its way through the stages. Index `i` of every array speaks of frame `i`.
+/// The table that a packet is looked up in: flows and the ICMP errors about them, if this worker owns them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// None.
+    None,
+    /// That of IPv4 connections.
+    V4,
+    /// That of IPv6 connections.
+    V6,
+}
+
+/// What the stages find out about one frame: one cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Packet {
+    /// Its key, if it is an IPv4 flow.
+    pub key4: Key4,
+    /// The hash of its key.
+    pub hash: u64,
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// The entry that its tag points to, which need not be its connection's.
+    pub entry: u32,
+    /// The slot of its destination, or [`Packet::NOWHERE`].
+    pub destination: u32,
+    /// Where its parts are.
+    pub layout: Layout,
+    /// The port number that it came in by.
+    pub port: u8,
+    /// The table that it is looked up in.
+    pub lookup: Lookup,
+}
+
+const _: () = assert!(size_of::<Packet>() == 64);
+
+impl Packet {
+    /// No destination.
+    pub const NOWHERE: u32 = u32::MAX;
+
+    pub(crate) const NEW: Packet = Packet {
+        key4: Key4::ZERO,
+        hash: 0,
+        verdict: Verdict::Open,
+        entry: 0,
+        destination: Self::NOWHERE,
+        layout: Layout::NEW,
+        port: 0,
+        lookup: Lookup::None,
+    };
+
+    /// Decides that the packet ends here.
+    #[inline]
+    pub fn drop(&mut self, reason: DropReason) {
+        self.verdict = Verdict::Drop(reason);
+    }
+}
+
+/// A batch on its way through the stages. Index `i` of every array speaks of frame `i`; what stands behind the last frame
+/// is of earlier batches.
 pub struct Batch {
     /// The frames.
     pub frames: Frames,
-    /// The port number that each came in by.
-    pub port: [u8; BATCH],
-    /// Its layout; valid after parse while the verdict is open.
-    pub layout: [Layout; BATCH],
-    /// Its verdict.
-    pub verdict: [Verdict; BATCH],
-    /// The hash of its key.
-    pub hash: [u64; BATCH],
-    /// The entry that its tag points to, which need not be its connection's.
-    pub entry: [u32; BATCH],
-    /// The slot of its destination, or [`Batch::NOWHERE`].
-    pub destination: [u32; BATCH],
-    /// Its key, if it is IPv4.
-    pub key4: [Key4; BATCH],
-    /// Its key, if it is IPv6.
+    /// What is known of each.
+    pub packets: [Packet; BATCH],
+    /// The keys of IPv6 flows.
     pub key6: [Key6; BATCH],
 }
 
 impl Batch {
-    /// No destination.
-    pub const NOWHERE: u32 = u32::MAX;
-
     /// An empty batch, on the heap: it is several kilobytes.
     pub fn new() -> Box<Self> {
         Box::new(Self {
             frames: Frames::new(),
-            port: [0; BATCH],
-            layout: [Layout::default(); BATCH],
-            verdict: [Verdict::Open; BATCH],
-            hash: [0; BATCH],
-            entry: [0; BATCH],
-            destination: [Self::NOWHERE; BATCH],
-            key4: [Key4::default(); BATCH],
+            packets: [Packet::NEW; BATCH],
             key6: [Key6::default(); BATCH],
         })
     }
@@ -109,11 +149,5 @@ impl Batch {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
-    }
-
-    /// Decides that frame `i` ends here.
-    #[inline]
-    pub fn drop(&mut self, i: usize, reason: DropReason) {
-        self.verdict[i] = Verdict::Drop(reason);
     }
 }

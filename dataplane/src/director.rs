@@ -49,7 +49,7 @@ impl Context<'_> {
         i: usize,
         make: impl FnOnce(&mut Batch, [u8; 6]) -> Result<Answer, DropReason>,
     ) {
-        batch.verdict[i] = if self.errors.take(self.now) {
+        batch.packets[i].verdict = if self.errors.take(self.now) {
             self.answer(batch, i, make)
         } else {
             Verdict::Drop(DropReason::AnswerRateLimited)
@@ -63,7 +63,7 @@ impl Context<'_> {
         i: usize,
         make: impl FnOnce(&mut Batch, [u8; 6]) -> Result<Answer, DropReason>,
     ) -> Verdict {
-        let Some(port) = self.snapshot.ports.get(usize::from(batch.port[i])) else {
+        let Some(port) = self.snapshot.ports.get(usize::from(batch.packets[i].port)) else {
             return Verdict::Drop(DropReason::PortGone);
         };
         match make(batch, port.mac) {
@@ -83,26 +83,26 @@ pub fn admit(
 ) {
     for &i in misses {
         let i = usize::from(i);
-        let layout = batch.layout[i];
+        let layout = batch.packets[i].layout;
         let Some(address) = destination_address(batch.frames[i].data(), &layout) else {
-            batch.verdict[i] = Verdict::Drop(DropReason::FrameTruncated);
+            batch.packets[i].verdict = Verdict::Drop(DropReason::FrameTruncated);
             continue;
         };
         if layout.kind == Kind::Flow && layout.v6 {
             let key = batch.key6[i];
             flow(batch, i, (&key, address), v6, context);
         } else if layout.kind == Kind::Flow {
-            let key = batch.key4[i];
+            let key = batch.packets[i].key4;
             flow(batch, i, (&key, address), v4, context);
         } else {
-            batch.verdict[i] = other(batch, i, address, context);
+            batch.packets[i].verdict = other(batch, i, address, context);
         }
     }
 }
 
 /// A packet that is not of a flow, or an ICMP error about no flow that we know.
 fn other(batch: &mut Batch, i: usize, address: IpAddr, context: &mut Context<'_>) -> Verdict {
-    let layout = batch.layout[i];
+    let layout = batch.packets[i].layout;
     let ours = context.snapshot.virtual_addresses.contains(&address);
     match layout.kind {
         Kind::Arp | Kind::NeighborSolicitation | Kind::NeighborDiscovery => {
@@ -113,18 +113,15 @@ fn other(batch: &mut Batch, i: usize, address: IpAddr, context: &mut Context<'_>
             };
             match (ours && request, layout.v6) {
                 (false, _) => Verdict::Punt,
-                (true, false) => context.answer(batch, i, |batch, mac| {
-                    reply::arp_reply(&mut batch.frames[i], &layout, mac)
-                }),
+                (true, false) => context
+                    .answer(batch, i, |batch, mac| reply::arp_reply(&mut batch.frames[i], &layout, mac)),
                 (true, true) => context.answer(batch, i, |batch, mac| {
                     reply::neighbor_advertisement(&mut batch.frames[i], &layout, mac)
                 }),
             }
         }
         _ if !ours => Verdict::Punt,
-        Kind::Echo => context.answer(batch, i, |batch, mac| {
-            reply::echo(&mut batch.frames[i], &layout, mac)
-        }),
+        Kind::Echo => context.answer(batch, i, |batch, mac| reply::echo(&mut batch.frames[i], &layout, mac)),
         Kind::Fragment => Verdict::Drop(DropReason::Fragment),
         Kind::IcmpError => Verdict::Drop(DropReason::IcmpUnmatched),
         _ => Verdict::Drop(DropReason::ProtocolUnsupported),
@@ -139,33 +136,30 @@ fn flow<K: Key>(
     connections: &mut Connections<K>,
     context: &mut Context<'_>,
 ) {
-    let layout = batch.layout[i];
+    let layout = batch.packets[i].layout;
     // A packet before it in this batch may have made the connection.
-    if let Some(entry) = connections.table.find(key, batch.hash[i]) {
+    if let Some(entry) = connections.table.find(key, batch.packets[i].hash) {
         match follow(connections, entry, &layout, context.now.ticks(), context.snapshot) {
-            Some(Followed::Destination(slot)) => return batch.destination[i] = slot,
-            Some(Followed::Removed) => return batch.drop(i, DropReason::DestinationRemoved),
+            Some(Followed::Destination(slot)) => return batch.packets[i].destination = slot,
+            Some(Followed::Removed) => return batch.packets[i].drop(DropReason::DestinationRemoved),
             None => {}
         }
     }
     if !context.snapshot.virtual_addresses.contains(&address) {
-        batch.verdict[i] = Verdict::Punt;
+        batch.packets[i].verdict = Verdict::Punt;
         return;
     }
-    if let Some(reason) = refuse_source(
-        key.client().ip(),
-        batch.frames[i].data(),
-        batch.port[i],
-        context.snapshot,
-    ) {
-        return batch.drop(i, reason);
+    if let Some(reason) =
+        refuse_source(key.client().ip(), batch.frames[i].data(), batch.packets[i].port, context.snapshot)
+    {
+        return batch.packets[i].drop(reason);
     }
     let service = find_service(key, context.snapshot).filter(|_| opens(key, layout.tcp_flags));
     let Some(service) = service else {
         return no_service(batch, i, key.protocol(), context);
     };
     if service.pending {
-        return batch.drop(i, DropReason::ServicePending);
+        return batch.packets[i].drop(DropReason::ServicePending);
     }
     let Some(slot) = service.scheduler.pick() else {
         return port_unreachable(batch, i, context);
@@ -176,19 +170,19 @@ fn flow<K: Key>(
         .get(slot as usize)
         .is_none_or(|destination| destination.method != Method::Direct)
     {
-        return batch.drop(i, DropReason::MethodPending);
+        return batch.packets[i].drop(DropReason::MethodPending);
     }
     let first_packet = (layout.tcp_flags, layout.ip_len());
     let surroundings = (context.snapshot, &context.shared.stats);
     match connections.create(
-        (key, batch.hash[i]),
+        (key, batch.packets[i].hash),
         slot,
         first_packet,
         context.now.ticks(),
         surroundings,
     ) {
-        Ok(_) => batch.destination[i] = slot,
-        Err(TableFull) => batch.drop(i, DropReason::TableFull),
+        Ok(_) => batch.packets[i].destination = slot,
+        Err(TableFull) => batch.packets[i].drop(DropReason::TableFull),
     }
 }
 
@@ -204,43 +198,33 @@ const FTP_DATA: u16 = 20;
 fn find_service<'a, K: Key>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Service> {
     let target = key.virtual_service();
     let find = |port| {
-        let wanted = ServiceKey {
-            protocol: key.protocol(),
-            address: target.ip(),
-            port,
-        };
-        snapshot
-            .service_index
-            .get(&wanted)
-            .and_then(|index| snapshot.services.get(*index as usize))
+        let wanted = ServiceKey { protocol: key.protocol(), address: target.ip(), port };
+        snapshot.service_index.get(&wanted).and_then(|index| snapshot.services.get(*index as usize))
     };
     let may_be_ftp_data =
         key.protocol() == protocol::TCP && (target.port() == FTP_DATA || target.port() >= 1024);
-    find(target.port())
-        .or_else(|| may_be_ftp_data.then(|| find(FTP)).flatten())
-        .or_else(|| find(0))
+    find(target.port()).or_else(|| may_be_ftp_data.then(|| find(FTP)).flatten()).or_else(|| find(0))
 }
 
 /// What the local stack would say to a packet that nobody takes.
 fn no_service(batch: &mut Batch, i: usize, number: u8, context: &mut Context<'_>) {
-    let layout = batch.layout[i];
+    let layout = batch.packets[i].layout;
     match number {
-        protocol::TCP if layout.tcp_flags & tcp::RST != 0 => batch.drop(i, DropReason::ResetUnmatched),
+        protocol::TCP if layout.tcp_flags & tcp::RST != 0 => {
+            batch.packets[i].drop(DropReason::ResetUnmatched)
+        }
         protocol::TCP => {
-            batch.verdict[i] = context.answer(batch, i, |batch, mac| {
-                reply::tcp_reset(&mut batch.frames[i], &layout, mac)
-            });
+            batch.packets[i].verdict =
+                context.answer(batch, i, |batch, mac| reply::tcp_reset(&mut batch.frames[i], &layout, mac));
         }
         protocol::UDP => port_unreachable(batch, i, context),
-        _ => batch.drop(i, DropReason::ProtocolUnsupported),
+        _ => batch.packets[i].drop(DropReason::ProtocolUnsupported),
     }
 }
 
 fn port_unreachable(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
-    let layout = batch.layout[i];
-    context.icmp_error(batch, i, |batch, mac| {
-        reply::port_unreachable(&mut batch.frames[i], &layout, mac)
-    });
+    let layout = batch.packets[i].layout;
+    context.icmp_error(batch, i, |batch, mac| reply::port_unreachable(&mut batch.frames[i], &layout, mac));
 }
 
 /// Why no connection is made for a client: its address is none, or the frame is our own come back.
@@ -265,21 +249,15 @@ fn refuse_source(client: IpAddr, frame: &[u8], port: u8, snapshot: &Snapshot) ->
 fn destination_address(frame: &[u8], layout: &Layout) -> Option<IpAddr> {
     let l3 = frame.get(usize::from(layout.l3)..)?;
     match layout.kind {
-        Kind::Arp => arp::Arp::new(l3)
-            .filter(arp::Arp::is_ethernet_ipv4)
-            .map(|arp| arp.target_ip().into()),
+        Kind::Arp => arp::Arp::new(l3).filter(arp::Arp::is_ethernet_ipv4).map(|arp| arp.target_ip().into()),
         Kind::NeighborSolicitation | Kind::NeighborDiscovery => {
             let l4 = frame.get(usize::from(layout.l4)..usize::from(layout.end))?;
             icmpv6::Icmpv6::new(l4)?.target().map(IpAddr::V6)
         }
-        _ if layout.v6 => l3
-            .get(24..40)?
-            .first_chunk()
-            .map(|octets: &[u8; 16]| Ipv6Addr::from(*octets).into()),
-        _ => l3
-            .get(16..20)?
-            .first_chunk()
-            .map(|octets: &[u8; 4]| Ipv4Addr::from(*octets).into()),
+        _ if layout.v6 => {
+            l3.get(24..40)?.first_chunk().map(|octets: &[u8; 16]| Ipv6Addr::from(*octets).into())
+        }
+        _ => l3.get(16..20)?.first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets).into()),
     }
 }
 
@@ -289,12 +267,8 @@ fn arp_operation(frame: &[u8], layout: &Layout) -> Option<u16> {
 
 /// Gives the control plane a copy, without VLAN tags, of a frame that tells who a neighbour is.
 fn learn(batch: &Batch, i: usize, shared: &WorkerShared) {
-    let (frame, l3) = (batch.frames[i].data(), usize::from(batch.layout[i].l3));
-    let mut copy = PuntedFrame {
-        port: u16::from(batch.port[i]),
-        len: 0,
-        bytes: [0; PUNT_BYTES],
-    };
+    let (frame, l3) = (batch.frames[i].data(), usize::from(batch.packets[i].layout.l3));
+    let mut copy = PuntedFrame { port: u16::from(batch.packets[i].port), len: 0, bytes: [0; PUNT_BYTES] };
     let rest = &frame[l3..];
     let len = (14 + rest.len()).min(PUNT_BYTES);
     copy.bytes[..12].copy_from_slice(&frame[..12]);

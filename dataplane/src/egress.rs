@@ -5,7 +5,7 @@ use crate::{
     handoff::Endpoint,
     limits::{BATCH, MAX_PORTS, MAX_WAITING, WAITING_MILLIS},
     port::{Frames, Port},
-    snapshot::{NeighborCell, NeighborState, Snapshot},
+    snapshot::{NeighborState, NextHop, Snapshot},
     stats::WorkerStats,
     time::Nanos,
     verdict::{DropReason, Verdict},
@@ -13,13 +13,11 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use pointsman_hugepages::Buffer;
-use std::sync::Arc;
 
 /// A frame that waits for its neighbour.
 struct Waiting {
     frame: Buffer,
-    port: u16,
-    cell: Arc<NeighborCell>,
+    hop: NextHop,
     since: Nanos,
 }
 
@@ -47,8 +45,8 @@ impl Egress {
         (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
     ) {
         let mut forwarded = 0;
-        for (i, mut frame) in batch.frames.drain(..).enumerate() {
-            match batch.verdict[i] {
+        for (mut frame, packet) in batch.frames.drain(..).zip(&batch.packets) {
+            match packet.verdict {
                 Verdict::Forward(next_hop) => {
                     let Some(hop) = snapshot.next_hops.get(next_hop as usize) else {
                         stats.dropped(DropReason::NoRoute);
@@ -56,24 +54,20 @@ impl Egress {
                     };
                     match hop.cell.get() {
                         NeighborState::Reachable(mac) => {
-                            let own = snapshot
-                                .ports
-                                .get(usize::from(hop.port))
-                                .map_or([0; 6], |port| port.mac);
-                            ethernet::set_addresses(frame.data_mut(), mac, own);
+                            ethernet::set_addresses(frame.data_mut(), mac, hop.source);
                             forwarded += 1;
                             self.enqueue(usize::from(hop.port), frame, ports, stats);
                         }
-                        NeighborState::Incomplete => self.wait(frame, (hop.port, &hop.cell), now, stats),
+                        NeighborState::Incomplete => self.wait(frame, hop, now, stats),
                         NeighborState::Failed => stats.dropped(DropReason::NeighborUnresolved),
                     }
                 }
                 Verdict::Answer(answer) => {
                     stats.answers[answer as usize].add(1);
-                    self.enqueue(usize::from(batch.port[i]), frame, ports, stats);
+                    self.enqueue(usize::from(packet.port), frame, ports, stats);
                 }
                 Verdict::Punt => stats.punted.add(1),
-                Verdict::Handoff(worker) => match handoff.push(worker, (frame, batch.port[i])) {
+                Verdict::Handoff(worker) => match handoff.push(worker, (frame, packet.port)) {
                     Ok(()) => stats.handed_off.add(1),
                     Err(_) => stats.dropped(DropReason::HandoffRingFull),
                 },
@@ -88,12 +82,9 @@ impl Egress {
         self.flush(ports, stats);
     }
 
-    /// Sends the waiting frames whose neighbour has answered, and drops those that waited too long. Returns how many left.
-    pub fn retry<P: Port>(
-        &mut self,
-        ports: &mut [P],
-        (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
-    ) -> usize {
+    /// Sends the waiting frames whose neighbour has answered, and drops those that waited too long. Returns how many there
+    /// were of both.
+    pub fn retry<P: Port>(&mut self, ports: &mut [P], (now, stats): (Nanos, &WorkerStats)) -> usize {
         if self.waiting.is_empty() {
             return 0;
         }
@@ -101,23 +92,17 @@ impl Egress {
         // In order, so that a connection's segments stay in theirs.
         let done: ArrayVec<Waiting, MAX_WAITING> = self
             .waiting
-            .extract_if(.., |waiting| {
-                waiting.cell.get() != NeighborState::Incomplete || expired(waiting)
-            })
+            .extract_if(.., |waiting| waiting.hop.cell.get() != NeighborState::Incomplete || expired(waiting))
             .collect();
         let count = done.len();
         for mut waiting in done {
-            let NeighborState::Reachable(mac) = waiting.cell.get() else {
+            let NeighborState::Reachable(mac) = waiting.hop.cell.get() else {
                 stats.dropped(DropReason::NeighborUnresolved);
                 continue;
             };
-            let own = snapshot
-                .ports
-                .get(usize::from(waiting.port))
-                .map_or([0; 6], |port| port.mac);
-            ethernet::set_addresses(waiting.frame.data_mut(), mac, own);
+            ethernet::set_addresses(waiting.frame.data_mut(), mac, waiting.hop.source);
             stats.forwarded.add(1);
-            self.enqueue(usize::from(waiting.port), waiting.frame, ports, stats);
+            self.enqueue(usize::from(waiting.hop.port), waiting.frame, ports, stats);
         }
         self.flush(ports, stats);
         count
@@ -129,23 +114,13 @@ impl Egress {
         self.flush(ports, stats);
     }
 
-    fn wait(
-        &mut self,
-        frame: Buffer,
-        (port, cell): (u16, &Arc<NeighborCell>),
-        now: Nanos,
-        stats: &WorkerStats,
-    ) {
+    #[cold]
+    fn wait(&mut self, frame: Buffer, hop: &NextHop, now: Nanos, stats: &WorkerStats) {
         if self.waiting.len() == MAX_WAITING {
             stats.dropped(DropReason::NeighborQueueFull);
             return;
         }
-        self.waiting.push(Waiting {
-            frame,
-            port,
-            cell: cell.clone(),
-            since: now,
-        });
+        self.waiting.push(Waiting { frame, hop: hop.clone(), since: now });
     }
 
     #[inline]

@@ -20,17 +20,9 @@ pub struct Endpoint {
 /// The ends of the rings between `workers` workers.
 pub fn mesh(workers: usize) -> Vec<Endpoint> {
     let ring = |from, to| ArrayQueue::new(if from == to { 1 } else { HANDOFF_RING });
-    let rings: Arc<[Box<[_]>]> = (0..workers)
-        .map(|from| (0..workers).map(|to| ring(from, to)).collect())
-        .collect::<Vec<_>>()
-        .into();
-    (0..workers)
-        .map(|index| Endpoint {
-            index,
-            rings: rings.clone(),
-            turn: 0,
-        })
-        .collect()
+    let rings: Arc<[Box<[_]>]> =
+        (0..workers).map(|from| (0..workers).map(|to| ring(from, to)).collect()).collect::<Vec<_>>().into();
+    (0..workers).map(|index| Endpoint { index, rings: rings.clone(), turn: 0 }).collect()
 }
 
 impl Endpoint {
@@ -70,16 +62,8 @@ mod tests {
 
     #[test]
     fn a_frame_reaches_its_owner_once_and_a_full_ring_gives_it_back() {
-        let memory = Options {
-            pages: PageChoice::Ordinary,
-            numa_node: None,
-            lock: false,
-        };
-        let options = PoolOptions {
-            buffers: HANDOFF_RING + 1,
-            room: 64,
-            memory,
-        };
+        let memory = Options { pages: PageChoice::Ordinary, numa_node: None, lock: false };
+        let options = PoolOptions { buffers: HANDOFF_RING + 1, room: 64, memory };
         let mut pool = Pool::new("test", options).unwrap();
         let mut ends = mesh(3);
         for n in 0..HANDOFF_RING {
@@ -91,12 +75,8 @@ mod tests {
         ends[1].pop(10, |_| panic!("worker 1 was given nothing"));
         let mut taken = Vec::new();
         ends[2].pop(10, |(frame, port)| taken.push((frame.data().to_vec(), port)));
-        ends[2].pop(usize::MAX, |(frame, port)| {
-            taken.push((frame.data().to_vec(), port))
-        });
-        let expected: Vec<_> = (0..HANDOFF_RING as u32)
-            .map(|n| (n.to_be_bytes().to_vec(), 1))
-            .collect();
+        ends[2].pop(usize::MAX, |(frame, port)| taken.push((frame.data().to_vec(), port)));
+        let expected: Vec<_> = (0..HANDOFF_RING as u32).map(|n| (n.to_be_bytes().to_vec(), 1)).collect();
         assert_eq!(taken, expected);
     }
 }

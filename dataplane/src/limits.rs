@@ -50,7 +50,4 @@ pub const ICMP_ERROR_BURST: u32 = 50;
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 
 const _: () = assert!(BATCH <= 128, "the design bounds a batch to 128");
-const _: () = assert!(
-    PUNT_BYTES >= 14 + 8 + 40 + 32,
-    "a neighbour advertisement behind two VLAN tags fits"
-);
+const _: () = assert!(PUNT_BYTES >= 14 + 8 + 40 + 32, "a neighbour advertisement behind two VLAN tags fits");

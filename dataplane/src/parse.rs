@@ -4,8 +4,9 @@
 //! depends on the bytes being sane: every length is checked before it is used (RFC 791, RFC 8200, IEEE 802.1Q).
 
 use crate::{
-    batch::{Batch, Kind, Layout},
+    batch::{Batch, Kind, Layout, Lookup, Packet},
     conn::key::{Key4, Key6},
+    limits::MAX_PORTS,
     snapshot::PortFacts,
     steer,
     verdict::{DropReason, Verdict},
@@ -24,51 +25,98 @@ pub struct Keys {
 /// Parses the frames of the batch and finds the worker that owns each. `worker` is this one, of `workers`.
 #[inline]
 pub fn batch(batch: &mut Batch, ports: &[PortFacts], worker: u16, workers: u16) {
-    for i in 0..batch.frames.len() {
-        let mac = ports
-            .get(usize::from(batch.port[i]))
-            .map_or([0; 6], |port| port.mac);
-        let mut keys = Keys::default();
-        batch.verdict[i] = match frame(batch.frames[i].data(), mac, &mut keys) {
-            Err(reason) => Verdict::Drop(reason),
-            Ok(layout) => {
-                batch.layout[i] = layout;
-                match layout.kind {
-                    Kind::Foreign => Verdict::Punt,
-                    Kind::Flow | Kind::IcmpError => {
-                        let owner = owner(&layout, &keys, workers);
-                        batch.key4[i] = keys.v4;
-                        if layout.v6 {
-                            batch.key6[i] = keys.v6;
-                        }
-                        if owner == worker {
-                            Verdict::Open
-                        } else {
-                            Verdict::Handoff(owner)
-                        }
-                    }
-                    _ => Verdict::Open,
-                }
+    let mut macs = [0; MAX_PORTS];
+    for (word, port) in macs.iter_mut().zip(ports) {
+        *word = ethernet::word(port.mac);
+    }
+    let packets = batch.packets.iter_mut().zip(&mut batch.key6);
+    for (frame, (packet, key6)) in batch.frames.iter().zip(packets) {
+        packet.destination = Packet::NOWHERE;
+        let port = usize::from(packet.port) % MAX_PORTS;
+        if !usual(frame.data(), macs[port], packet) {
+            let mac = ports.get(port).map_or([0; 6], |port| port.mac);
+            unusual(frame.data(), mac, packet, key6);
+        }
+        if workers > 1 && packet.lookup != Lookup::None {
+            let owner = owner(packet, key6, workers);
+            if owner != worker {
+                (packet.verdict, packet.lookup) = (Verdict::Handoff(owner), Lookup::None);
             }
-        };
+        }
     }
 }
 
-#[inline]
-fn owner(layout: &Layout, keys: &Keys, workers: u16) -> u16 {
-    if workers == 1 {
-        return 0;
+/// Parses what nearly every frame is: no VLAN tag, IPv4 without options, whole, TCP or UDP, for the port's own address.
+/// False, and to be parsed by [`frame`], if it is anything else or wrong in any way.
+#[inline(always)]
+fn usual(frame: &[u8], mac: u64, packet: &mut Packet) -> bool {
+    const L3: u16 = 14;
+    const L4: u16 = 34;
+    let Some(h) = frame.first_chunk::<54>() else { return false };
+    let half = |at: usize| u16::from_be_bytes([h[at], h[at + 1]]);
+    let destination = u64::from_le_bytes(bytemuck::pod_read_unaligned(&h[..8])) & ethernet::word([0xff; 6]);
+    let (total, number) = (half(16), h[23]);
+    let least = if number == protocol::TCP { 40 } else { 28 };
+    // One test for all that must hold: none of it is likely to fail.
+    if (destination != mac)
+        | (half(12) != ethernet::IPV4)
+        | (h[14] != 0x45)
+        | (half(20) & 0x3fff != 0)
+        | ((number != protocol::TCP) & (number != protocol::UDP))
+        | (total < least)
+        | (usize::from(total) + usize::from(L3) > frame.len())
+    {
+        return false;
     }
-    let (address, port) = if layout.v6 {
-        (steer::fold(&keys.v6.client_address()), keys.v6.ports().0)
+    let header: [u32; 5] = bytemuck::pod_read_unaligned(&h[14..34]);
+    let sum: u64 = header.into_iter().map(u64::from).sum();
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    if checksum::fold(((sum >> 32) + (sum & 0xffff_ffff)) as u32) != 0xffff {
+        return false;
+    }
+    let tcp_flags = if number == protocol::TCP { h[47] } else { 0 };
+    packet.layout =
+        Layout { l3: L3, l4: L4, end: L3 + total, tcp_flags, v6: false, multicast: false, kind: Kind::Flow };
+    let (addresses, ports) =
+        (bytemuck::pod_read_unaligned(&h[26..34]), bytemuck::pod_read_unaligned(&h[34..38]));
+    packet.key4 = Key4::from_wire(addresses, ports, number);
+    packet.lookup = Lookup::V4;
+    packet.verdict = Verdict::Open;
+    true
+}
+
+/// Parses any other frame.
+#[cold]
+fn unusual(bytes: &[u8], mac: [u8; 6], packet: &mut Packet, key6: &mut Key6) {
+    let mut keys = Keys::default();
+    packet.lookup = Lookup::None;
+    match frame(bytes, mac, &mut keys) {
+        Err(reason) => packet.verdict = Verdict::Drop(reason),
+        Ok(layout) => {
+            packet.layout = layout;
+            packet.verdict = if layout.kind == Kind::Foreign { Verdict::Punt } else { Verdict::Open };
+            match layout.kind {
+                Kind::Flow | Kind::IcmpError if layout.v6 => (packet.lookup, *key6) = (Lookup::V6, keys.v6),
+                Kind::Flow | Kind::IcmpError => (packet.lookup, packet.key4) = (Lookup::V4, keys.v4),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn owner(packet: &Packet, key6: &Key6, workers: u16) -> u16 {
+    let (address, port) = if packet.lookup == Lookup::V6 {
+        (steer::fold(&key6.client_address()), key6.ports().0)
     } else {
-        (u32::from_be_bytes(keys.v4.client_address()), keys.v4.ports().0)
+        (u32::from_be_bytes(packet.key4.client_address()), packet.key4.ports().0)
     };
     steer::owner(address, port, workers)
 }
 
 /// Parses one frame that a port with address `mac` received. The keys are set for flows and ICMP errors.
-#[inline]
+///
+/// # Errors
+/// The reason to drop it.
 pub fn frame(frame: &[u8], mac: [u8; 6], keys: &mut Keys) -> Result<Layout, DropReason> {
     let (ethertype, l3) = vlan::skip(frame).ok_or(DropReason::FrameTruncated)?;
     let destination: [u8; 6] = *frame.first_chunk().ok_or(DropReason::FrameTruncated)?;
@@ -76,31 +124,23 @@ pub fn frame(frame: &[u8], mac: [u8; 6], keys: &mut Keys) -> Result<Layout, Drop
     if destination != mac && !multicast {
         return Err(DropReason::NotOurMac);
     }
-    let mut layout = Layout {
-        l3: l3 as u16,
-        l4: l3 as u16,
-        multicast,
-        ..Layout::default()
-    };
+    let mut layout = Layout { l3: l3 as u16, l4: l3 as u16, multicast, ..Layout::default() };
+    let packet = frame.get(l3..).ok_or(DropReason::FrameTruncated)?;
     match ethertype {
-        ethernet::IPV4 => ipv4_packet(&frame[l3..], &mut layout, keys)?,
-        ethernet::IPV6 => ipv6_packet(&frame[l3..], &mut layout, keys)?,
+        ethernet::IPV4 => ipv4_packet(packet, &mut layout, keys)?,
+        ethernet::IPV6 => ipv6_packet(packet, &mut layout, keys)?,
         ethernet::ARP => layout.kind = Kind::Arp,
         _ => layout.kind = Kind::Foreign,
     }
     // What was sent to many stations is no business of a virtual service: ARP and neighbour discovery are all we hear.
-    if multicast
-        && !matches!(
-            layout.kind,
-            Kind::Arp | Kind::NeighborSolicitation | Kind::NeighborDiscovery
-        )
+    if layout.multicast
+        && !matches!(layout.kind, Kind::Arp | Kind::NeighborSolicitation | Kind::NeighborDiscovery)
     {
         layout.kind = Kind::Foreign;
     }
     Ok(layout)
 }
 
-#[inline]
 fn ipv4_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(), DropReason> {
     let packet = ipv4::Ipv4::new(bytes).ok_or(DropReason::FrameTruncated)?;
     if !packet.is_consistent() {
@@ -129,7 +169,6 @@ fn ipv4_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
     Ok(())
 }
 
-#[inline]
 fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(), DropReason> {
     let packet = ipv6::Ipv6::new(bytes).ok_or(DropReason::FrameTruncated)?;
     // A payload length of 65,495 and more does not fit the offsets of a layout, nor any frame that a port receives.
@@ -139,27 +178,17 @@ fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
     }
     layout.v6 = true;
     layout.end = layout.l3 + total as u16;
-    let upper = packet
-        .upper_layer()
-        .map_err(|ipv6::BrokenExtensions| DropReason::Ipv6Extensions)?;
+    let upper = packet.upper_layer().map_err(|ipv6::BrokenExtensions| DropReason::Ipv6Extensions)?;
     if upper.fragment.is_some() {
         layout.kind = Kind::Fragment;
         return Ok(());
     }
     layout.l4 = layout.l3 + upper.offset as u16;
-    let payload = packet
-        .packet()
-        .get(upper.offset..)
-        .ok_or(DropReason::Ipv6Extensions)?;
+    let payload = packet.packet().get(upper.offset..).ok_or(DropReason::Ipv6Extensions)?;
     layout.kind = match upper.protocol {
         number @ (protocol::TCP | protocol::UDP | protocol::SCTP) => {
             let ports = transport(payload, number, layout)?;
-            keys.v6 = Key6::from_wire(
-                packet.source().octets(),
-                packet.destination().octets(),
-                ports,
-                number,
-            );
+            keys.v6 = Key6::from_wire(packet.source().octets(), packet.destination().octets(), ports, number);
             Kind::Flow
         }
         protocol::ICMPV6 => icmp6(payload, packet.hop_limit(), keys)?,
@@ -169,7 +198,6 @@ fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
 }
 
 /// The ports of a transport header that is whole.
-#[inline]
 fn transport(payload: &[u8], number: u8, layout: &mut Layout) -> Result<[u8; 4], DropReason> {
     let least = match number {
         protocol::TCP => {
@@ -187,17 +215,13 @@ fn transport(payload: &[u8], number: u8, layout: &mut Layout) -> Result<[u8; 4],
 
 /// An ICMP message is an error about a flow, an echo request, or another one. The flow that an error quotes runs from the
 /// virtual service to the client, so that its destination is the client.
-#[cold]
 fn icmp4(payload: &[u8], keys: &mut Keys) -> Result<Kind, DropReason> {
     let message = icmp::Icmp::new(payload).ok_or(DropReason::TransportHeader)?;
     if message.kind() == icmp::ECHO_REQUEST {
         return Ok(Kind::Echo);
     }
     // The original relays these three; what else there is goes to the host.
-    if !matches!(
-        message.kind(),
-        icmp::UNREACHABLE | icmp::SOURCE_QUENCH | icmp::TIME_EXCEEDED
-    ) {
+    if !matches!(message.kind(), icmp::UNREACHABLE | icmp::SOURCE_QUENCH | icmp::TIME_EXCEEDED) {
         return Ok(Kind::OtherIp);
     }
     let quoted = ipv4::Ipv4::new(message.payload()).ok_or(DropReason::TransportHeader)?;
@@ -209,11 +233,8 @@ fn icmp4(payload: &[u8], keys: &mut Keys) -> Result<Kind, DropReason> {
     if !matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP) {
         return Ok(Kind::OtherIp);
     }
-    let ports = message
-        .payload()
-        .get(header..)
-        .and_then(<[u8]>::first_chunk)
-        .ok_or(DropReason::TransportHeader)?;
+    let ports =
+        message.payload().get(header..).and_then(<[u8]>::first_chunk).ok_or(DropReason::TransportHeader)?;
     let [s0, s1, s2, s3] = quoted.source().octets();
     let [d0, d1, d2, d3] = quoted.destination().octets();
     keys.v4 = Key4::from_wire([d0, d1, d2, d3, s0, s1, s2, s3], swapped(ports), number);
@@ -221,7 +242,6 @@ fn icmp4(payload: &[u8], keys: &mut Keys) -> Result<Kind, DropReason> {
 }
 
 /// See [`icmp4`]; neighbour discovery besides (RFC 4861 section 7.1: only with a hop limit of 255).
-#[cold]
 fn icmp6(payload: &[u8], hop_limit: u8, keys: &mut Keys) -> Result<Kind, DropReason> {
     let message = icmpv6::Icmpv6::new(payload).ok_or(DropReason::TransportHeader)?;
     match message.kind() {
@@ -242,10 +262,7 @@ fn icmp6(payload: &[u8], hop_limit: u8, keys: &mut Keys) -> Result<Kind, DropRea
     if !matches!(upper.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
         return Ok(Kind::OtherIp);
     }
-    let ports = message
-        .payload()
-        .get(upper.offset..)
-        .and_then(<[u8]>::first_chunk);
+    let ports = message.payload().get(upper.offset..).and_then(<[u8]>::first_chunk);
     let ports = ports.ok_or(DropReason::TransportHeader)?;
     let (client, service) = (quoted.destination().octets(), quoted.source().octets());
     keys.v6 = Key6::from_wire(client, service, swapped(ports), upper.protocol);
@@ -254,4 +271,99 @@ fn icmp6(payload: &[u8], hop_limit: u8, keys: &mut Keys) -> Result<Kind, DropRea
 
 fn swapped(&[a, b, c, d]: &[u8; 4]) -> [u8; 4] {
     [c, d, a, b]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    /// A SYN of 10.0.0.2:1024 to 10.0.0.100:80; the header's checksum is 0x666b by hand (0x4500 + 0x28 + 0x4006 + 0x0a00 +
+    /// 0x0002 + 0x0a00 + 0x0064 = 0x9994, and its complement).
+    const SYN: [u8; 60] = {
+        let mut frame = [0; 60];
+        let head = *b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0\x45\0\0\x28\0\0\0\0\x40\x06\x66\x6b\x0a\0\0\x02\x0a\0\0\x64\x04\0\0\x50";
+        let mut at = 0;
+        while at < head.len() {
+            frame[at] = head[at];
+            at += 1;
+        }
+        frame[46] = 0x50;
+        frame[47] = 0x02;
+        frame
+    };
+
+    /// The batch's way, as one frame takes it.
+    fn in_batch(bytes: &[u8]) -> (Packet, Key6) {
+        let (mut packet, mut key6) = (Packet::NEW, Key6::default());
+        if !usual(bytes, ethernet::word(MAC), &mut packet) {
+            unusual(bytes, MAC, &mut packet, &mut key6);
+        }
+        (packet, key6)
+    }
+
+    #[test]
+    fn a_syn_is_a_flow_of_its_addresses_and_ports() {
+        let (packet, _) = in_batch(&SYN);
+        assert_eq!((packet.verdict, packet.lookup), (Verdict::Open, Lookup::V4));
+        assert_eq!((packet.layout.l3, packet.layout.l4, packet.layout.end), (14, 34, 54));
+        assert_eq!((packet.layout.tcp_flags, packet.layout.kind), (2, Kind::Flow));
+        assert_eq!(packet.key4, Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [4, 0, 0, 80], 6));
+    }
+
+    #[test]
+    fn a_frame_cut_off_anywhere_is_no_flow() {
+        for len in 0..54 {
+            let (packet, _) = in_batch(&SYN[..len]);
+            let expected = match len {
+                0..34 => DropReason::FrameTruncated,
+                _ => DropReason::Ipv4Header,
+            };
+            assert_eq!(packet.verdict, Verdict::Drop(expected), "{len} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_way_says_what_the_long_way_says(
+            at in prop::collection::vec((0usize..60, any::<u8>()), 0..4), len in 0usize..=60, fix: bool
+        ) {
+            let mut bytes = SYN;
+            for (at, value) in at {
+                bytes[at] = value;
+            }
+            if fix {
+                bytes[24..26].fill(0);
+                let sum = checksum::of(&bytes[14..34]);
+                bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+            }
+            let (short, _) = in_batch(&bytes[..len]);
+            let (mut long, mut key6) = (Packet::NEW, Key6::default());
+            unusual(&bytes[..len], MAC, &mut long, &mut key6);
+            prop_assert_eq!(short.verdict, long.verdict);
+            prop_assert_eq!(short.lookup, long.lookup);
+            if long.lookup == Lookup::V4 {
+                prop_assert_eq!(short.key4, long.key4);
+                prop_assert_eq!(format!("{:?}", short.layout), format!("{:?}", long.layout));
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), ethertype in 0usize..4) {
+            let mut bytes = bytes;
+            if bytes.len() > 15 {
+                bytes[..6].copy_from_slice(&MAC);
+                let (kind, first) = [([8, 0], 0x45), ([0x86, 0xdd], 0x60), ([0x81, 0], 0), ([8, 6], 0)][ethertype];
+                bytes[12..14].copy_from_slice(&kind);
+                bytes[14] = first;
+            }
+            let (packet, _) = in_batch(&bytes);
+            if packet.lookup != Lookup::None {
+                prop_assert!(usize::from(packet.layout.end) <= bytes.len());
+                prop_assert!(packet.layout.l3 < packet.layout.l4 && packet.layout.l4 < packet.layout.end);
+            }
+        }
+    }
 }

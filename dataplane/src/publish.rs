@@ -48,25 +48,12 @@ pub fn channel<T>(generation: u64, first: T, readers: usize) -> (Publisher<T>, V
     let shared = Arc::new(Shared {
         generation: CachePadded::new(AtomicU64::new(generation)),
         slot: Mutex::new((generation, first.clone())),
-        seen: (0..readers)
-            .map(|_| CachePadded::new(AtomicU64::new(generation)))
-            .collect(),
+        seen: (0..readers).map(|_| CachePadded::new(AtomicU64::new(generation))).collect(),
     });
     let readers = (0..readers)
-        .map(|index| Reader {
-            shared: shared.clone(),
-            index,
-            generation,
-            value: first.clone(),
-        })
+        .map(|index| Reader { shared: shared.clone(), index, generation, value: first.clone() })
         .collect();
-    (
-        Publisher {
-            shared,
-            kept: vec![(generation, first)],
-        },
-        readers,
-    )
+    (Publisher { shared, kept: vec![(generation, first)] }, readers)
 }
 
 impl<T> Publisher<T> {
@@ -76,11 +63,7 @@ impl<T> Publisher<T> {
         self.kept.push((generation, value.clone()));
         {
             // A poisoned lock would need a panic between two moves: the value inside is whole either way.
-            let mut slot = self
-                .shared
-                .slot
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut slot = self.shared.slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             debug_assert!(generation > slot.0, "generations only grow");
             *slot = (generation, value);
         }
@@ -91,12 +74,7 @@ impl<T> Publisher<T> {
     /// The oldest generation that a reader still runs; the newest published one if there are no readers.
     pub fn seen(&self) -> u64 {
         let newest = self.shared.generation.load(Ordering::Relaxed);
-        self.shared
-            .seen
-            .iter()
-            .map(|seen| seen.load(Ordering::Acquire))
-            .min()
-            .unwrap_or(newest)
+        self.shared.seen.iter().map(|seen| seen.load(Ordering::Acquire)).min().unwrap_or(newest)
     }
 
     /// Frees the values that every reader has moved past. Returns how many are still kept, the one in force included.

@@ -18,22 +18,14 @@ impl TokenBucket {
     /// A full bucket of `burst` tokens that refills with `per_second` of them.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let burst = u64::from(burst) * Self::TOKEN;
-        Self {
-            per_second: u64::from(per_second),
-            burst,
-            tokens: burst,
-            filled: Nanos(0),
-        }
+        Self { per_second: u64::from(per_second), burst, tokens: burst, filled: Nanos(0) }
     }
 
     /// Takes a token if there is one.
     pub fn take(&mut self, now: Nanos) -> bool {
         let elapsed = now.0.saturating_sub(self.filled.0);
         self.filled = now;
-        self.tokens = self
-            .tokens
-            .saturating_add(elapsed.saturating_mul(self.per_second))
-            .min(self.burst);
+        self.tokens = self.tokens.saturating_add(elapsed.saturating_mul(self.per_second)).min(self.burst);
         if self.tokens < Self::TOKEN {
             return false;
         }

@@ -126,6 +126,10 @@ pub struct NextHop {
     pub address: IpAddr,
     /// The port number.
     pub port: u16,
+    /// Bytes of the largest IP packet that the port sends.
+    pub mtu: u16,
+    /// The address that frames leave from: the port's own.
+    pub source: [u8; 6],
     /// Its MAC address, once known.
     pub cell: Arc<NeighborCell>,
 }

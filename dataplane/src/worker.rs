@@ -6,7 +6,7 @@
 //! is made or ends.
 
 use crate::{
-    batch::{Batch, Kind},
+    batch::{Batch, Lookup},
     command::{Command, ConnectionRecord, ConnectionsAnswer, ConnectionsQuery, WorkerShared},
     conn::{
         Connections, destination_of,
@@ -74,17 +74,6 @@ pub struct Worker<P: Port> {
     fds: Vec<RawFd>,
 }
 
-/// The packets of a batch that are still to be decided, by what the next stages do with them.
-#[derive(Default)]
-struct Sorted {
-    v4: Picked,
-    v6: Picked,
-    /// No flow: straight to the director.
-    misses: Picked,
-    /// All of the above.
-    open: Picked,
-}
-
 impl<P: Port> Worker<P> {
     /// Takes all the memory that the worker will ever use.
     ///
@@ -120,10 +109,10 @@ impl<P: Port> Worker<P> {
         }
         let mut done = self.receive();
         if done > 0 {
-            let mut sorted = self.parse();
-            self.look_up(&mut sorted, now);
-            self.admit(&sorted, now);
-            self.rewrite(&sorted, now);
+            self.parse();
+            let misses = self.look_up(now);
+            self.admit(&misses, now);
+            self.rewrite(now);
             self.transmit(now);
         }
         done += self.expire(now);
@@ -134,13 +123,8 @@ impl<P: Port> Worker<P> {
 
     /// The memory of its tables and buffers.
     pub fn memory_reports(&self) -> Vec<Report> {
-        let mut reports: Vec<_> = self
-            .v4
-            .table
-            .reports()
-            .into_iter()
-            .chain(self.v6.table.reports())
-            .collect();
+        let mut reports: Vec<_> =
+            self.v4.table.reports().into_iter().chain(self.v6.table.reports()).collect();
         reports.push(self.pool.report().clone());
         reports
     }
@@ -161,7 +145,7 @@ impl<P: Port> Worker<P> {
         let batch = &mut *self.batch;
         if self.handoff.workers() > 1 {
             self.handoff.pop(BATCH / 2, |(frame, port)| {
-                batch.port[batch.frames.len()] = port;
+                batch.packets[batch.frames.len()].port = port;
                 batch.frames.push(frame);
             });
         }
@@ -171,84 +155,62 @@ impl<P: Port> Worker<P> {
             let from = batch.frames.len();
             let received = self.ports[port].rx(&mut self.pool, &mut batch.frames);
             if received > 0 {
-                batch.port[from..from + received].fill(port as u8);
+                for packet in &mut batch.packets[from..from + received] {
+                    packet.port = port as u8;
+                }
                 let counters = &self.shared.stats.ports[port];
                 counters.rx_packets.add(received as u64);
-                counters
-                    .rx_bytes
-                    .add(batch.frames[from..].iter().map(|frame| frame.len() as u64).sum());
+                counters.rx_bytes.add(batch.frames[from..].iter().map(|frame| frame.len() as u64).sum());
             }
         }
         self.turn = (self.turn + 1) % ports.max(1);
         batch.len()
     }
 
-    /// Stage 1, and which table each packet goes to.
+    /// Stage 1.
     #[inline]
-    fn parse(&mut self) -> Sorted {
-        let ports = &self.config.get().ports;
-        parse::batch(&mut self.batch, ports, self.index, self.handoff.workers());
-        let mut sorted = Sorted::default();
-        for i in 0..self.batch.len() {
-            self.batch.destination[i] = Batch::NOWHERE;
-            if self.batch.verdict[i] != Verdict::Open {
-                continue;
-            }
-            let layout = &self.batch.layout[i];
-            sorted.open.push(i as u8);
-            match layout.kind {
-                Kind::Flow | Kind::IcmpError if layout.v6 => sorted.v6.push(i as u8),
-                Kind::Flow | Kind::IcmpError => sorted.v4.push(i as u8),
-                _ => sorted.misses.push(i as u8),
-            }
-        }
-        sorted
+    fn parse(&mut self) {
+        parse::batch(&mut self.batch, &self.config.get().ports, self.index, self.handoff.workers());
     }
 
-    /// Stage 2.
+    /// Stage 2. Returns the packets that the director must decide: those of no connection, and those of no flow.
     #[inline]
-    fn look_up(&mut self, sorted: &mut Sorted, now: Nanos) {
+    fn look_up(&mut self, now: Nanos) -> Picked {
         let at = (now.ticks(), self.config.get());
-        if !sorted.v4.is_empty() {
-            lookup::batch(&mut self.v4, &mut self.batch, &sorted.v4, &mut sorted.misses, at);
+        let (mut misses, mut v4, mut v6) = (Picked::new(), false, false);
+        for (i, packet) in self.batch.packets[..self.batch.frames.len()].iter().enumerate() {
+            match packet.lookup {
+                Lookup::V4 => v4 = true,
+                Lookup::V6 => v6 = true,
+                Lookup::None if packet.verdict == Verdict::Open => misses.push(i as u8),
+                Lookup::None => {}
+            }
         }
-        if !sorted.v6.is_empty() {
-            lookup::batch(&mut self.v6, &mut self.batch, &sorted.v6, &mut sorted.misses, at);
+        if v4 {
+            lookup::batch(&mut self.v4, &mut self.batch, &mut misses, at);
         }
+        if v6 {
+            lookup::batch(&mut self.v6, &mut self.batch, &mut misses, at);
+        }
+        misses
     }
 
     /// Stage 3, for misses only.
     #[inline]
-    fn admit(&mut self, sorted: &Sorted, now: Nanos) {
-        if !sorted.misses.is_empty() {
+    fn admit(&mut self, misses: &Picked, now: Nanos) {
+        if !misses.is_empty() {
             let snapshot = self.config.get();
-            let mut context = Context {
-                now,
-                snapshot,
-                shared: &self.shared,
-                errors: &mut self.errors,
-            };
-            director::admit(
-                &mut self.batch,
-                &sorted.misses,
-                &mut self.v4,
-                &mut self.v6,
-                &mut context,
-            );
+            let mut context = Context { now, snapshot, shared: &self.shared, errors: &mut self.errors };
+            director::admit(&mut self.batch, misses, &mut self.v4, &mut self.v6, &mut context);
         }
     }
 
     /// Stage 4.
     #[inline]
-    fn rewrite(&mut self, sorted: &Sorted, now: Nanos) {
+    fn rewrite(&mut self, now: Nanos) {
         let snapshot = self.config.get();
-        let mut context = Context {
-            now,
-            snapshot,
-            shared: &self.shared,
-            errors: &mut self.errors,
-        };
-        forward::direct::batch(&mut self.batch, &sorted.open, &mut context);
+        let mut context = Context { now, snapshot, shared: &self.shared, errors: &mut self.errors };
+        forward::direct::batch(&mut self.batch, &mut context);
     }
 
     /// Stage 5.
@@ -256,8 +218,7 @@ impl<P: Port> Worker<P> {
     fn transmit(&mut self, now: Nanos) {
         self.shared.stats.packets.add(self.batch.len() as u64);
         let at = (now, self.config.get(), &self.shared.stats);
-        self.egress
-            .resolve(&mut self.batch, &mut self.ports, &self.handoff, at);
+        self.egress.resolve(&mut self.batch, &mut self.ports, &self.handoff, at);
     }
 
     /// Ends the connections whose time has come, a bounded number.
@@ -270,8 +231,7 @@ impl<P: Port> Worker<P> {
     /// Orders of the control plane, and frames that waited for a neighbour.
     #[inline]
     fn housekeep(&mut self, now: Nanos) -> usize {
-        let at = (now, self.config.get(), &self.shared.stats);
-        let mut done = self.egress.retry(&mut self.ports, at);
+        let mut done = self.egress.retry(&mut self.ports, (now, &self.shared.stats));
         while done < BATCH
             && let Some(command) = self.shared.commands.pop()
         {
@@ -287,10 +247,7 @@ impl<P: Port> Worker<P> {
     #[cold]
     fn send(&mut self, port: u16, frame: &[u8]) {
         let stats = &self.shared.stats;
-        let filled = self
-            .pool
-            .alloc()
-            .and_then(|mut buffer| buffer.copy_from(frame).then_some(buffer));
+        let filled = self.pool.alloc().and_then(|mut buffer| buffer.copy_from(frame).then_some(buffer));
         match filled {
             Some(buffer) => self.egress.send(port, buffer, &mut self.ports, stats),
             None => stats.dropped(DropReason::BufferPoolEmpty),
@@ -300,11 +257,7 @@ impl<P: Port> Worker<P> {
     /// One step of a walk: IPv4 entries, then IPv6 ones, at most 4096 looked at.
     #[cold]
     fn list(&self, query: ConnectionsQuery, now: Nanos) {
-        let ConnectionsQuery {
-            cursor,
-            mut records,
-            answer,
-        } = query;
+        let ConnectionsQuery { cursor, mut records, answer } = query;
         let (v4, v6) = (self.v4.table.capacity() as u64, self.v6.table.capacity() as u64);
         let mut at = cursor;
         let end = (cursor.saturating_add(4096)).min(v4 + v6);
@@ -320,11 +273,7 @@ impl<P: Port> Worker<P> {
         }
         let next = (at < v4 + v6).then_some(at);
         // The one who asked may be gone.
-        let _ = answer.try_send(ConnectionsAnswer {
-            worker: self.index,
-            next,
-            records,
-        });
+        let _ = answer.try_send(ConnectionsAnswer { worker: self.index, next, records });
     }
 
     #[inline]
@@ -334,9 +283,7 @@ impl<P: Port> Worker<P> {
         if done == 0 {
             stats.empty_polls.add(1);
         }
-        stats
-            .connections
-            .set((self.v4.table.len() + self.v6.table.len()) as u64);
+        stats.connections.set((self.v4.table.len() + self.v6.table.len()) as u64);
         if now.ticks().since(self.counted).0 >= Ticks::PER_SECOND {
             self.counted = now.ticks();
             for (port, counters) in self.ports.iter_mut().zip(&stats.ports) {

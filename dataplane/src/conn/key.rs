@@ -43,6 +43,9 @@ fn mix(a: u64, b: u64) -> u64 {
 }
 
 impl Key4 {
+    /// The key of no packet.
+    pub(crate) const ZERO: Key4 = Key4 { addresses: 0, ports: 0 };
+
     /// From bytes 12..20 of an IPv4 header and the first four of a transport header.
     #[inline]
     pub fn from_wire(addresses: [u8; 8], ports: [u8; 4], protocol: u8) -> Self {

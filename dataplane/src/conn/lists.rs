@@ -16,16 +16,7 @@ pub(super) struct Lists {
 
 impl Lists {
     pub(super) fn new(count: usize) -> Self {
-        Self {
-            ends: vec![
-                Ends {
-                    head: NONE,
-                    tail: NONE
-                };
-                count + 1
-            ]
-            .into(),
-        }
+        Self { ends: vec![Ends { head: NONE, tail: NONE }; count + 1].into() }
     }
 
     /// The first entry of a list, or [`NONE`].

@@ -6,11 +6,11 @@ use super::{
     table::Table,
 };
 use crate::{
-    batch::{Batch, Kind, Layout},
+    batch::{Batch, Kind, Layout, Lookup, Packet},
     limits::BATCH,
     snapshot::{Presence, Snapshot},
     time::Ticks,
-    verdict::{DropReason, Verdict},
+    verdict::DropReason,
     wire::tcp,
 };
 use arrayvec::ArrayVec;
@@ -18,62 +18,71 @@ use arrayvec::ArrayVec;
 /// Numbers of packets of a batch, in order.
 pub type Picked = ArrayVec<u8, BATCH>;
 
-/// Finds the connections of the `picked` packets, which are of the family of `K`. A packet of a connection gets its destination
-/// and is counted; one whose server was removed ends here; the others are added to `misses`.
+/// A key that packets of a batch have.
+pub trait BatchKey: Key {
+    /// The table that it is looked up in.
+    const TABLE: Lookup;
+
+    /// The key of a packet, which is the `i`th of its batch.
+    fn of<'a>(packet: &'a Packet, key6: &'a [Key6; BATCH], i: usize) -> &'a Self;
+}
+
+impl BatchKey for Key4 {
+    const TABLE: Lookup = Lookup::V4;
+
+    #[inline(always)]
+    fn of<'a>(packet: &'a Packet, _: &'a [Key6; BATCH], _: usize) -> &'a Self {
+        &packet.key4
+    }
+}
+
+impl BatchKey for Key6 {
+    const TABLE: Lookup = Lookup::V6;
+
+    #[inline(always)]
+    fn of<'a>(_: &'a Packet, key6: &'a [Key6; BATCH], i: usize) -> &'a Self {
+        &key6[i]
+    }
+}
+
+/// Finds the connections of the packets of one address family. A packet of a connection gets its destination and is
+/// counted; one whose server was removed ends here; the others are added to `misses`.
 #[inline]
 pub fn batch<K: BatchKey>(
     connections: &mut Connections<K>,
     batch: &mut Batch,
-    picked: &Picked,
     misses: &mut Picked,
     (now, snapshot): (Ticks, &Snapshot),
 ) {
-    start(&connections.table, batch, picked);
-    for &i in picked {
-        let i = usize::from(i);
-        let found = connections
-            .table
-            .confirm(&K::keys(batch)[i], batch.hash[i], batch.entry[i]);
-        match found.and_then(|entry| follow(connections, entry, &batch.layout[i], now, snapshot)) {
-            Some(Followed::Destination(slot)) => batch.destination[i] = slot,
-            Some(Followed::Removed) => batch.verdict[i] = Verdict::Drop(DropReason::DestinationRemoved),
+    let (frames, key6) = (batch.frames.len(), &batch.key6);
+    start(&connections.table, &mut batch.packets[..frames], key6);
+    for (i, packet) in batch.packets[..frames].iter_mut().enumerate() {
+        if packet.lookup != K::TABLE {
+            continue;
+        }
+        let found = connections.table.confirm(K::of(packet, key6, i), packet.hash, packet.entry);
+        match found.and_then(|entry| follow(connections, entry, &packet.layout, now, snapshot)) {
+            Some(Followed::Destination(slot)) => packet.destination = slot,
+            Some(Followed::Removed) => packet.drop(DropReason::DestinationRemoved),
             // `misses` holds a batch, and each packet is in one of the two families.
             None => misses.push(i as u8),
         }
     }
 }
 
-/// A key that a batch has an array of.
-pub trait BatchKey: Key {
-    /// That array.
-    fn keys(batch: &Batch) -> &[Self; BATCH];
-}
-
-impl BatchKey for Key4 {
-    #[inline]
-    fn keys(batch: &Batch) -> &[Self; BATCH] {
-        &batch.key4
-    }
-}
-
-impl BatchKey for Key6 {
-    #[inline]
-    fn keys(batch: &Batch) -> &[Self; BATCH] {
-        &batch.key6
-    }
-}
-
 /// Hashes all keys and starts their buckets, then starts their entries.
 #[inline]
-fn start<K: BatchKey>(table: &Table<K>, batch: &mut Batch, picked: &Picked) {
-    for &i in picked {
-        let i = usize::from(i);
-        batch.hash[i] = table.hash(&K::keys(batch)[i]);
-        table.prefetch(batch.hash[i]);
+fn start<K: BatchKey>(table: &Table<K>, packets: &mut [Packet], key6: &[Key6; BATCH]) {
+    for (i, packet) in packets.iter_mut().enumerate() {
+        if packet.lookup == K::TABLE {
+            packet.hash = table.hash(K::of(packet, key6, i));
+            table.prefetch(packet.hash);
+        }
     }
-    for &i in picked {
-        let i = usize::from(i);
-        batch.entry[i] = table.probe(batch.hash[i]);
+    for packet in packets {
+        if packet.lookup == K::TABLE {
+            packet.entry = table.probe(packet.hash);
+        }
     }
 }
 

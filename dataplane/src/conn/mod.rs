@@ -44,11 +44,7 @@ impl<K: Key> Connections<K> {
     /// # Errors
     /// When the memory is not to be had.
     pub fn new(capacity: usize, seed: u64, memory: &Options) -> Result<Self, Error> {
-        Ok(Self {
-            table: Table::new(capacity, seed, memory)?,
-            wheel: Wheel::new(),
-            looked: Ticks(0),
-        })
+        Ok(Self { table: Table::new(capacity, seed, memory)?, wheel: Wheel::new(), looked: Ticks(0) })
     }
 
     /// Makes a connection to the destination in `slot`, from its first packet. When the table is full the oldest half-open
@@ -64,10 +60,7 @@ impl<K: Key> Connections<K> {
         let entry = match self.table.insert(key, hash) {
             Ok(entry) => entry,
             Err(table::Full) => {
-                let oldest = self
-                    .wheel
-                    .oldest_half_open(&self.table.entries, now)
-                    .ok_or(TableFull)?;
+                let oldest = self.wheel.oldest_half_open(&self.table.entries, now).ok_or(TableFull)?;
                 self.end(oldest, snapshot);
                 stats.connections_evicted.add(1);
                 self.table.insert(key, hash).map_err(|_| TableFull)?
@@ -142,10 +135,7 @@ impl<K: Key> Connections<K> {
     pub fn is_reused_by_syn(&self, entry: u32) -> bool {
         let entry = self.table.get(entry);
         entry.key.protocol() == protocol::TCP
-            && matches!(
-                TcpState::from_u8(entry.state),
-                TcpState::TimeWait | TcpState::Close
-            )
+            && matches!(TcpState::from_u8(entry.state), TcpState::TimeWait | TcpState::Close)
     }
 
     /// Ends a connection now.
@@ -172,9 +162,7 @@ impl<K: Key> Connections<K> {
             && visited + usize::from(LANES) <= 2 * EXPIRE_BUDGET
         {
             let mut taken = ArrayVec::<u32, { LANES as usize }>::new();
-            let more = self
-                .wheel
-                .take_due(&mut self.table.entries, now, &mut |entry| taken.push(entry));
+            let more = self.wheel.take_due(&mut self.table.entries, now, &mut |entry| taken.push(entry));
             visited += taken.len();
             for entry in taken {
                 if self.remaining(entry, now, &snapshot.timeouts) == Ticks(0) {
@@ -200,19 +188,12 @@ impl<K: Key> Connections<K> {
     /// How long a connection lives on if no packet comes.
     pub fn remaining(&self, entry: u32, now: Ticks, timeouts: &Timeouts) -> Ticks {
         let entry = self.table.get(entry);
-        Ticks(
-            timeout(entry, timeouts)
-                .0
-                .saturating_sub(now.since(entry.last_seen).0),
-        )
+        Ticks(timeout(entry, timeouts).0.saturating_sub(now.since(entry.last_seen).0))
     }
 
     /// The live entry with that number, if it is one.
     pub fn live(&self, entry: u32) -> Option<&Entry<K>> {
-        self.table
-            .entries
-            .get(entry as usize)
-            .filter(|entry| entry.list != 0)
+        self.table.entries.get(entry as usize).filter(|entry| entry.list != 0)
     }
 
     /// Moves the half-open connections whose time has come from their queues to `due`. Returns whether some had no room.
@@ -269,22 +250,15 @@ impl<K: Key> Connections<K> {
 /// The destination of a connection, if the slot is still that destination's and its service is there.
 #[inline]
 pub fn destination_of<'a, K>(entry: &Entry<K>, snapshot: &'a Snapshot) -> Option<&'a Destination> {
-    snapshot
-        .destinations
-        .get(entry.destination as usize)
-        .filter(|destination| {
-            destination.generation == entry.destination_generation
-                && matches!(destination.presence, Presence::Present | Presence::Removed)
-        })
+    snapshot.destinations.get(entry.destination as usize).filter(|destination| {
+        destination.generation == entry.destination_generation
+            && matches!(destination.presence, Presence::Present | Presence::Removed)
+    })
 }
 
 /// The state's name as ipvsadm prints it.
 pub fn state_name<K: Key>(entry: &Entry<K>) -> &'static str {
-    if entry.key.protocol() == protocol::TCP {
-        TcpState::from_u8(entry.state).name()
-    } else {
-        "UDP"
-    }
+    if entry.key.protocol() == protocol::TCP { TcpState::from_u8(entry.state).name() } else { "UDP" }
 }
 
 /// Whether the connection counts as active. UDP never does.

@@ -40,10 +40,7 @@ impl Wheel {
     const QUEUES: u16 = 1 + SLOTS as u16 * LANES;
 
     pub(super) fn new() -> Self {
-        Self {
-            lists: Lists::new(usize::from(Self::QUEUES + 2 * LANES)),
-            at: None,
-        }
+        Self { lists: Lists::new(usize::from(Self::QUEUES + 2 * LANES)), at: None }
     }
 
     /// Has `entry`, which is in no list, visited at `deadline` or soon after.
@@ -51,11 +48,7 @@ impl Wheel {
         let at = self.at.unwrap_or(now.0 >> SLOT_SHIFT);
         let ahead = (deadline.0 >> SLOT_SHIFT).wrapping_sub(at) % SLOT_NUMBERS;
         // A deadline that has passed is visited next; one beyond the wheel when the wheel has turned.
-        let ahead = if ahead > SLOT_NUMBERS / 2 {
-            1
-        } else {
-            ahead.clamp(1, SLOTS - 1)
-        };
+        let ahead = if ahead > SLOT_NUMBERS / 2 { 1 } else { ahead.clamp(1, SLOTS - 1) };
         let list = Self::slot_list(at.wrapping_add(ahead), lane(entry));
         self.lists.append(entries, list, entry);
     }
@@ -70,8 +63,7 @@ impl Wheel {
 
     /// Puts an entry that is in no list at the end of a queue of half-open ones.
     pub(super) fn enqueue<K>(&mut self, entries: &mut [Entry<K>], queue: HalfOpen, entry: u32) {
-        self.lists
-            .append(entries, Self::queue_list(queue, lane(entry)), entry);
+        self.lists.append(entries, Self::queue_list(queue, lane(entry)), entry);
     }
 
     /// Whether the entry stands in a queue of half-open ones.
@@ -90,11 +82,7 @@ impl Wheel {
         [HalfOpen::Tcp, HalfOpen::Udp]
             .into_iter()
             .flat_map(|queue| (0..LANES).map(move |lane| self.lists.head(Self::queue_list(queue, lane))))
-            .filter_map(|head| {
-                entries
-                    .get(head as usize)
-                    .map(|entry| (now.since(entry.last_seen).0, head))
-            })
+            .filter_map(|head| entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head)))
             .max()
             .map(|(_, head)| head)
     }

@@ -5,85 +5,83 @@
 //! counters have been served before either.
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, Packet},
     conn::lookup::Picked,
     director::Context,
     reply,
-    snapshot::{Destination, NextHop},
     verdict::{DropReason, Verdict},
     wire::{checksum, ipv4},
 };
+use pointsman_hugepages::Buffer;
 
 /// Rewrites the packets of the batch that have a destination, and decides them.
 #[inline]
-pub fn batch(batch: &mut Batch, picked: &Picked, context: &mut Context<'_>) {
-    for &i in picked {
-        let i = usize::from(i);
-        if batch.destination[i] == Batch::NOWHERE {
+pub fn batch(batch: &mut Batch, context: &mut Context<'_>) {
+    let mut unusual = Picked::new();
+    for (i, (frame, packet)) in batch.frames.iter_mut().zip(&mut batch.packets).enumerate() {
+        if packet.destination == Packet::NOWHERE {
             continue;
         }
-        let slot = batch.destination[i] as usize;
-        let Some(destination) = context.snapshot.destinations.get(slot) else {
-            batch.drop(i, DropReason::DestinationRemoved);
-            continue;
-        };
-        if let Some(counters) = context.shared.stats.destinations.get(slot) {
-            counters.packets_in.add(1);
-            counters.bytes_in.add(u64::from(batch.layout[i].ip_len()));
+        match rewrite(frame, packet, context) {
+            Ok(next_hop) => packet.verdict = Verdict::Forward(next_hop),
+            Err(Unusual::Drop(reason)) => packet.drop(reason),
+            Err(Unusual::Answer) => unusual.push(i as u8),
         }
-        packet(batch, i, destination, context);
+    }
+    for i in unusual {
+        answer(batch, usize::from(i), context);
     }
 }
 
-#[inline]
-fn packet(batch: &mut Batch, i: usize, destination: &Destination, context: &mut Context<'_>) {
-    let layout = batch.layout[i];
-    let Some(next_hop) = context.snapshot.next_hops.get(destination.next_hop as usize) else {
-        return batch.drop(i, DropReason::NoRoute);
-    };
-    let header = &mut batch.frames[i].data_mut()[usize::from(layout.l3)..];
+/// Why a packet is not forwarded.
+enum Unusual {
+    Drop(DropReason),
+    /// Its TTL ends here or it is too big.
+    Answer,
+}
+
+#[inline(always)]
+fn rewrite(frame: &mut Buffer, packet: &Packet, context: &Context<'_>) -> Result<u32, Unusual> {
+    let slot = packet.destination as usize;
+    let destination =
+        context.snapshot.destinations.get(slot).ok_or(Unusual::Drop(DropReason::DestinationRemoved))?;
+    let ip_len = packet.layout.ip_len();
+    if let Some(counters) = context.shared.stats.destinations.get(slot) {
+        counters.packets_in.add(1);
+        counters.bytes_in.add(u64::from(ip_len));
+    }
+    let next_hop = context.snapshot.next_hops.get(destination.next_hop as usize);
+    let next_hop = next_hop.ok_or(Unusual::Drop(DropReason::NoRoute))?;
     // The layout was read from a whole header: 20 bytes of IPv4 or 40 of IPv6.
-    let ttl = &mut header[if layout.v6 { 7 } else { 8 }];
-    if *ttl <= 1 {
-        return time_exceeded(batch, i, context);
+    let header =
+        frame.data_mut().get_mut(usize::from(packet.layout.l3)..).and_then(<[u8]>::first_chunk_mut::<20>);
+    let header = header.ok_or(Unusual::Drop(DropReason::FrameTruncated))?;
+    let ttl = &mut header[if packet.layout.v6 { 7 } else { 8 }];
+    if *ttl <= 1 || ip_len > next_hop.mtu {
+        return Err(Unusual::Answer);
     }
-    if let Some(mtu) = exceeded_mtu(layout.ip_len(), next_hop, context) {
-        return too_big(batch, i, mtu, context);
-    }
-    if layout.v6 {
+    if packet.layout.v6 {
         *ttl -= 1;
     } else {
         checksum::decrement_ttl(header);
     }
-    batch.verdict[i] = Verdict::Forward(destination.next_hop);
+    Ok(destination.next_hop)
 }
 
-/// The MTU of the way out if `len` does not fit it.
-#[inline]
-fn exceeded_mtu(len: u16, next_hop: &NextHop, context: &Context<'_>) -> Option<u16> {
-    let port = context.snapshot.ports.get(usize::from(next_hop.port))?;
-    (len > port.mtu).then_some(port.mtu)
-}
-
+/// Answers a packet whose TTL ends here, or that is too big for its way out.
 #[cold]
-fn time_exceeded(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
-    let layout = batch.layout[i];
-    context.icmp_error(batch, i, |batch, mac| {
-        reply::time_exceeded(&mut batch.frames[i], &layout, mac)
-    });
-}
-
-#[cold]
-fn too_big(batch: &mut Batch, i: usize, mtu: u16, context: &mut Context<'_>) {
-    let layout = batch.layout[i];
-    let may_fragment = !layout.v6
-        && ipv4::Ipv4::new(&batch.frames[i].data()[usize::from(layout.l3)..])
-            .is_some_and(|packet| !packet.dont_fragment());
-    if may_fragment {
-        // The original would fragment it here. Clients have sent with DF for decades; it is counted.
-        return batch.drop(i, DropReason::TooBig);
+fn answer(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
+    let (layout, slot) = (batch.packets[i].layout, batch.packets[i].destination as usize);
+    let header = &batch.frames[i].data()[usize::from(layout.l3)..];
+    if header[if layout.v6 { 7 } else { 8 }] <= 1 {
+        return context
+            .icmp_error(batch, i, |batch, mac| reply::time_exceeded(&mut batch.frames[i], &layout, mac));
     }
-    context.icmp_error(batch, i, |batch, mac| {
-        reply::packet_too_big(&mut batch.frames[i], &layout, mac, mtu)
-    });
+    if !layout.v6 && ipv4::Ipv4::new(header).is_some_and(|packet| !packet.dont_fragment()) {
+        // The original would fragment it here. Clients have sent with DF for decades; it is counted.
+        return batch.packets[i].drop(DropReason::TooBig);
+    }
+    let hop = context.snapshot.destinations.get(slot).map(|destination| destination.next_hop as usize);
+    let mtu = hop.and_then(|hop| context.snapshot.next_hops.get(hop)).map_or(0, |hop| hop.mtu);
+    context.icmp_error(batch, i, |batch, mac| reply::packet_too_big(&mut batch.frames[i], &layout, mac, mtu));
 }

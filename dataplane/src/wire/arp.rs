@@ -23,9 +23,7 @@ impl<'a> Arp<'a> {
     /// The message behind the Ethernet header and tags. `None` if it is cut off.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-        })
+        Some(Self { fixed: bytes.first_chunk()? })
     }
 
     /// Whether it is about IPv4 over Ethernet; else the addresses below mean nothing.
@@ -98,20 +96,11 @@ mod tests {
     fn a_message_reads_as_written() {
         let sender = ([2, 0, 0, 0, 0, 1], Ipv4Addr::new(10, 0, 0, 2));
         let bytes = message(REQUEST, sender, ([0; 6], Ipv4Addr::new(10, 0, 0, 100)));
-        assert_eq!(
-            &bytes,
-            b"\0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\x01\x0a\0\0\x02\0\0\0\0\0\0\x0a\0\0\x64"
-        );
+        assert_eq!(&bytes, b"\0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\x01\x0a\0\0\x02\0\0\0\0\0\0\x0a\0\0\x64");
         let view = Arp::new(&bytes).expect("28 bytes");
         assert!(view.is_ethernet_ipv4());
-        assert_eq!(
-            (view.operation(), view.sender_mac(), view.sender_ip()),
-            (1, sender.0, sender.1)
-        );
-        assert_eq!(
-            (view.target_mac(), view.target_ip()),
-            ([0; 6], Ipv4Addr::new(10, 0, 0, 100))
-        );
+        assert_eq!((view.operation(), view.sender_mac(), view.sender_ip()), (1, sender.0, sender.1));
+        assert_eq!((view.target_mac(), view.target_ip()), ([0; 6], Ipv4Addr::new(10, 0, 0, 100)));
         assert!(Arp::new(&bytes[..27]).is_none());
     }
 }

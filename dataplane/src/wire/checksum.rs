@@ -134,10 +134,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_sum_of_the_example_of_rfc_1071_is_ddf2() {
-        assert_eq!(
-            fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])),
-            0xddf2
-        );
+        assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
         assert_eq!(fold(sum(&[])), 0);
         assert_eq!(fold(sum(&[0xab])), 0xab00);
     }

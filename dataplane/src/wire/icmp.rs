@@ -36,10 +36,7 @@ impl<'a> Icmp<'a> {
     /// `None` if the header is cut off.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-            bytes,
-        })
+        Some(Self { fixed: bytes.first_chunk()?, bytes })
     }
 
     /// The type.
@@ -76,10 +73,7 @@ impl<'a> Icmp<'a> {
 /// Whether a message of this type is an error, which no error may answer.
 #[inline]
 pub const fn is_error(kind: u8) -> bool {
-    matches!(
-        kind,
-        UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM
-    )
+    matches!(kind, UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
 #[cfg(test)]

@@ -58,10 +58,7 @@ impl<'a> Icmpv6<'a> {
     /// `None` if the header is cut off.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-            bytes,
-        })
+        Some(Self { fixed: bytes.first_chunk()?, bytes })
     }
 
     /// The type.
@@ -151,13 +148,7 @@ mod tests {
     #[test]
     fn a_solicitation_reads_as_written() {
         let target: Ipv6Addr = "fd00:1::100".parse().expect("literal");
-        let bytes = neighbor_message(
-            NEIGHBOR_SOLICITATION,
-            0,
-            target,
-            SOURCE_LINK_LAYER,
-            [2, 0, 0, 0, 0, 7],
-        );
+        let bytes = neighbor_message(NEIGHBOR_SOLICITATION, 0, target, SOURCE_LINK_LAYER, [2, 0, 0, 0, 0, 7]);
         let view = Icmpv6::new(&bytes).expect("8 bytes");
         assert_eq!((view.kind(), view.code(), view.rest()), (135, 0, 0));
         assert_eq!(view.target(), Some(target));
@@ -168,28 +159,16 @@ mod tests {
     #[test]
     fn broken_options_are_no_address() {
         let target: Ipv6Addr = "fd00:1::100".parse().expect("literal");
-        let good = neighbor_message(
-            136,
-            SOLICITED | OVERRIDE,
-            target,
-            TARGET_LINK_LAYER,
-            [2, 0, 0, 0, 0, 7],
-        );
+        let good = neighbor_message(136, SOLICITED | OVERRIDE, target, TARGET_LINK_LAYER, [2, 0, 0, 0, 0, 7]);
         let mut zero = good;
         zero[25] = 0;
         let mut long = good;
         long[25] = 2;
         for bytes in [&zero[..], &long, &good[..31], &good[..24]] {
-            assert_eq!(
-                Icmpv6::new(bytes).expect("8 bytes").link_layer(TARGET_LINK_LAYER),
-                None
-            );
+            assert_eq!(Icmpv6::new(bytes).expect("8 bytes").link_layer(TARGET_LINK_LAYER), None);
         }
         // An option of another kind first.
         let after = [&good[..24], &[14, 1, 0, 0, 0, 0, 0, 0], &good[24..]].concat();
-        assert_eq!(
-            Icmpv6::new(&after).expect("8 bytes").link_layer(2),
-            Some([2, 0, 0, 0, 0, 7])
-        );
+        assert_eq!(Icmpv6::new(&after).expect("8 bytes").link_layer(2), Some([2, 0, 0, 0, 0, 7]));
     }
 }

@@ -21,10 +21,7 @@ impl<'a> Ipv4<'a> {
     /// `bytes` may be longer than the packet: Ethernet pads. `None` if it is shorter than the header without options.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-            bytes,
-        })
+        Some(Self { fixed: bytes.first_chunk()?, bytes })
     }
 
     /// Whether the version is 4 and header, packet and bytes are of lengths that can be.
@@ -208,14 +205,8 @@ mod tests {
         let padded = [&EXAMPLE[..], &[7; 100]].concat();
         let view = Ipv4::new(&padded).expect("20 bytes");
         assert!(view.is_consistent() && view.dont_fragment() && !view.is_fragment());
-        assert_eq!(
-            (view.header_len(), view.total_len(), view.ttl(), view.protocol()),
-            (20, 115, 64, 17)
-        );
-        assert_eq!(
-            (view.packet().len(), view.payload().len(), view.header()),
-            (115, 95, &EXAMPLE[..])
-        );
+        assert_eq!((view.header_len(), view.total_len(), view.ttl(), view.protocol()), (20, 115, 64, 17));
+        assert_eq!((view.packet().len(), view.payload().len(), view.header()), (115, 95, &EXAMPLE[..]));
         assert_eq!(view.checksum(), 0xb861);
         let mut written = [0xee; 20];
         let fields = Fields {
@@ -252,20 +243,13 @@ mod tests {
 
     #[test]
     fn fragments_are_told_by_offset_and_flag() {
-        for (word, fragment, later) in [
-            (0x4000u16, false, false),
-            (0x2000, true, false),
-            (0x0001, true, true),
-            (0x2007, true, true),
-        ] {
+        for (word, fragment, later) in
+            [(0x4000u16, false, false), (0x2000, true, false), (0x0001, true, true), (0x2007, true, true)]
+        {
             let mut bytes = *EXAMPLE;
             bytes[6..8].copy_from_slice(&word.to_be_bytes());
             let view = Ipv4::new(&bytes).expect("20 bytes");
-            assert_eq!(
-                (view.is_fragment(), view.is_later_fragment()),
-                (fragment, later),
-                "{word:04x}"
-            );
+            assert_eq!((view.is_fragment(), view.is_later_fragment()), (fragment, later), "{word:04x}");
         }
     }
 

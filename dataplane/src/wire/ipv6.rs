@@ -18,10 +18,7 @@ impl<'a> Ipv6<'a> {
     /// `bytes` may be longer than the packet: Ethernet pads. `None` if it is shorter than the fixed header.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-            bytes,
-        })
+        Some(Self { fixed: bytes.first_chunk()?, bytes })
     }
 
     /// Whether the version is 6 and the packet is no longer than the bytes.
@@ -123,11 +120,7 @@ pub struct BrokenExtensions;
 /// [`MAX_EXTENSION_HEADERS`].
 #[inline]
 pub fn walk(packet: &[u8], next: u8) -> Result<UpperLayer, BrokenExtensions> {
-    let end = UpperLayer {
-        protocol: next,
-        offset: HEADER_LEN,
-        fragment: None,
-    };
+    let end = UpperLayer { protocol: next, offset: HEADER_LEN, fragment: None };
     if matches!(next, protocol::TCP | protocol::UDP | protocol::ICMPV6) {
         return Ok(end);
     }
@@ -225,16 +218,7 @@ pub fn decrement_hop_limit(bytes: &mut [u8]) -> bool {
 #[inline]
 pub const fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let o = address.octets();
-    Ipv6Addr::new(
-        0xff02,
-        0,
-        0,
-        0,
-        0,
-        1,
-        0xff00 | o[13] as u16,
-        (o[14] as u16) << 8 | o[15] as u16,
-    )
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | o[13] as u16, (o[14] as u16) << 8 | o[15] as u16)
 }
 
 #[cfg(test)]
@@ -269,18 +253,9 @@ mod tests {
         bytes.push(0xff);
         let view = Ipv6::new(&bytes).expect("40 bytes");
         assert!(view.is_consistent());
-        assert_eq!(
-            (view.traffic_class(), view.flow_label(), view.hop_limit()),
-            (0xb8, 0, 64)
-        );
-        assert_eq!(
-            (view.payload_len(), view.next_header(), view.packet().len()),
-            (3, 6, 43)
-        );
-        assert_eq!(
-            view.destination(),
-            "fd00:1::100".parse::<Ipv6Addr>().expect("literal")
-        );
+        assert_eq!((view.traffic_class(), view.flow_label(), view.hop_limit()), (0xb8, 0, 64));
+        assert_eq!((view.payload_len(), view.next_header(), view.packet().len()), (3, 6, 43));
+        assert_eq!(view.destination(), "fd00:1::100".parse::<Ipv6Addr>().expect("literal"));
         assert!(!Ipv6::new(&bytes[..42]).expect("40 bytes").is_consistent());
         assert!(decrement_hop_limit(&mut bytes));
         assert_eq!(bytes[7], 63);
@@ -290,13 +265,8 @@ mod tests {
     fn extension_headers_are_walked_to_the_transport_header() {
         assert_eq!(walked(6, &[]), Ok((6, 40)));
         // Hop-by-hop of 8 bytes, destination options of 16, routing of 8, then TCP.
-        let chain = [
-            [60, 0, 1, 4, 0, 0, 0, 0],
-            [43, 1, 1, 4, 0, 0, 0, 0],
-            [0; 8],
-            [6, 0, 0, 0, 0, 0, 0, 0],
-        ]
-        .concat();
+        let chain =
+            [[60, 0, 1, 4, 0, 0, 0, 0], [43, 1, 1, 4, 0, 0, 0, 0], [0; 8], [6, 0, 0, 0, 0, 0, 0, 0]].concat();
         assert_eq!(walked(0, &chain), Ok((6, 72)));
         // An authentication header of (4 + 2) * 4 = 24 bytes, then UDP.
         assert_eq!(walked(51, &[&[17, 4][..], &[0; 22]].concat()), Ok((17, 64)));
@@ -306,26 +276,15 @@ mod tests {
 
     #[test]
     fn a_broken_chain_is_refused() {
-        assert_eq!(
-            walked(60, &[6, 0, 0, 0, 0, 0, 0]),
-            Err(BrokenExtensions),
-            "cut off"
-        );
-        assert_eq!(
-            walked(60, &[6, 1, 0, 0, 0, 0, 0, 0]),
-            Err(BrokenExtensions),
-            "longer than the packet"
-        );
+        assert_eq!(walked(60, &[6, 0, 0, 0, 0, 0, 0]), Err(BrokenExtensions), "cut off");
+        assert_eq!(walked(60, &[6, 1, 0, 0, 0, 0, 0, 0]), Err(BrokenExtensions), "longer than the packet");
         assert_eq!(
             walked(60, &[0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]),
             Err(BrokenExtensions),
             "hop-by-hop late"
         );
         let eight = [60, 0, 0, 0, 0, 0, 0, 0].repeat(7);
-        assert_eq!(
-            walked(60, &[&eight[..], &[6, 0, 0, 0, 0, 0, 0, 0]].concat()),
-            Ok((6, 104))
-        );
+        assert_eq!(walked(60, &[&eight[..], &[6, 0, 0, 0, 0, 0, 0, 0]].concat()), Ok((6, 104)));
         let nine = [60, 0, 0, 0, 0, 0, 0, 0].repeat(8);
         assert_eq!(
             walked(60, &[&nine[..], &[6, 0, 0, 0, 0, 0, 0, 0]].concat()),
@@ -339,34 +298,17 @@ mod tests {
         let first = packet(44, &[60, 0, 0, 1, 0, 0, 0, 9, 6, 0, 0, 0, 0, 0, 0, 0]);
         let upper = Ipv6::new(&first).expect("40 bytes").upper_layer().expect("whole");
         assert_eq!((upper.protocol, upper.offset), (6, 56));
-        assert_eq!(
-            upper.fragment,
-            Some(Fragment {
-                offset: 0,
-                more: true,
-                identification: 9
-            })
-        );
+        assert_eq!(upper.fragment, Some(Fragment { offset: 0, more: true, identification: 9 }));
         let later = packet(44, &[60, 0, 0x05, 0xa8, 0, 0, 0, 9, 6, 0xff, 0, 0, 0, 0, 0, 0]);
         let upper = Ipv6::new(&later).expect("40 bytes").upper_layer().expect("whole");
         assert_eq!((upper.protocol, upper.offset), (60, 48));
-        assert_eq!(
-            upper.fragment,
-            Some(Fragment {
-                offset: 1448,
-                more: false,
-                identification: 9
-            })
-        );
+        assert_eq!(upper.fragment, Some(Fragment { offset: 1448, more: false, identification: 9 }));
     }
 
     #[test]
     fn the_solicited_node_group_ends_as_the_address_does() {
         // The example of RFC 4291 section 2.7.1.
         let address: Ipv6Addr = "4037::1:800:200e:8c6c".parse().expect("literal");
-        assert_eq!(
-            solicited_node(address),
-            "ff02::1:ff0e:8c6c".parse::<Ipv6Addr>().expect("literal")
-        );
+        assert_eq!(solicited_node(address), "ff02::1:ff0e:8c6c".parse::<Ipv6Addr>().expect("literal"));
     }
 }

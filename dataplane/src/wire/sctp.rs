@@ -21,10 +21,7 @@ impl<'a> Sctp<'a> {
     /// `None` if the common header is cut off.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-            bytes,
-        })
+        Some(Self { fixed: bytes.first_chunk()?, bytes })
     }
 
     /// Of the sender.

@@ -29,10 +29,7 @@ impl<'a> Tcp<'a> {
     /// `bytes` is the whole segment, or as much of it as there is. `None` without a whole header (options aside).
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-            bytes,
-        })
+        Some(Self { fixed: bytes.first_chunk()?, bytes })
     }
 
     /// Whether the header is of a length that can be and lies within the bytes.
@@ -106,12 +103,7 @@ mod tests {
         let view = Tcp::new(bytes).expect("20 bytes");
         assert!(view.is_consistent());
         assert_eq!(
-            (
-                view.source_port(),
-                view.destination_port(),
-                view.seq(),
-                view.ack()
-            ),
+            (view.source_port(), view.destination_port(), view.seq(), view.ack()),
             (1001, 80, 1000, 5)
         );
         assert_eq!(

@@ -16,10 +16,7 @@ impl<'a> Udp<'a> {
     /// `bytes` is the whole datagram, or as much of it as there is. `None` if the header is cut off.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-            bytes,
-        })
+        Some(Self { fixed: bytes.first_chunk()?, bytes })
     }
 
     /// Whether the length field counts the header and lies within the bytes.
@@ -62,10 +59,7 @@ mod tests {
         let bytes = b"\x13\x89\0\x35\0\x0c\xbe\xef\x70\x69\x6e\x67";
         let view = Udp::new(bytes).expect("8 bytes");
         assert_eq!((view.source_port(), view.destination_port()), (5001, 53));
-        assert_eq!(
-            (view.length(), view.checksum(), view.is_consistent()),
-            (12, 0xbeef, true)
-        );
+        assert_eq!((view.length(), view.checksum(), view.is_consistent()), (12, 0xbeef, true));
         assert!(!Udp::new(&bytes[..11]).expect("8 bytes").is_consistent());
         assert!(!Udp::new(b"\0\0\0\0\0\x07\0\0").expect("8 bytes").is_consistent());
     }

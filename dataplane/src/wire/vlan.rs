@@ -18,9 +18,7 @@ impl<'a> Vlan<'a> {
     /// The tag whose control word `bytes` begins with (what follows EtherType 0x8100 or 0x88a8). `None` if it is cut off.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            fixed: bytes.first_chunk()?,
-        })
+        Some(Self { fixed: bytes.first_chunk()? })
     }
 
     /// 0..8.
@@ -69,10 +67,7 @@ mod tests {
             (&b"\x08\x00"[..], Some((0x0800, 14))),
             (b"\x81\x00\xa0\x64\x86\xdd", Some((0x86dd, 18))),
             (b"\x88\xa8\x00\x64\x81\x00\x00\x65\x08\x06", Some((0x0806, 22))),
-            (
-                b"\x81\x00\0\x01\x81\x00\0\x02\x81\x00\0\x03\x08\x00",
-                Some((0x8100, 22)),
-            ),
+            (b"\x81\x00\0\x01\x81\x00\0\x02\x81\x00\0\x03\x08\x00", Some((0x8100, 22))),
             (b"\x81\x00\xa0\x64\x86", None),
             (b"\x08", None),
         ] {

@@ -207,12 +207,7 @@ impl<K: Key> Table<K> {
         } else {
             self.fresh += 1;
         }
-        self.entries[entry as usize] = Entry {
-            key: *key,
-            prev: NONE,
-            next: NONE,
-            ..Entry::zeroed()
-        };
+        self.entries[entry as usize] = Entry { key: *key, prev: NONE, next: NONE, ..Entry::zeroed() };
         self.len += 1;
         Ok(entry)
     }
@@ -278,10 +273,8 @@ impl<K: Key> Table<K> {
         }
         for bucket in [first, second] {
             for place in 0..8 {
-                let (moved_tag, moved) = (
-                    self.buckets[bucket].tags[place],
-                    self.buckets[bucket].entries[place],
-                );
+                let (moved_tag, moved) =
+                    (self.buckets[bucket].tags[place], self.buckets[bucket].entries[place]);
                 let to = self.other(bucket, moved_tag);
                 if let Some(free) = self.room(to) {
                     self.buckets[to].tags[free] = moved_tag;
@@ -334,11 +327,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ordinary() -> Options {
-        Options {
-            pages: PageChoice::Ordinary,
-            numa_node: None,
-            lock: false,
-        }
+        Options { pages: PageChoice::Ordinary, numa_node: None, lock: false }
     }
 
     fn key(n: u32) -> Key4 {
@@ -360,15 +349,9 @@ mod tests {
         for seed in 0..4 {
             let mut table = Table::<Key4>::new(capacity, seed, &ordinary()).unwrap();
             for n in 0..capacity as u32 {
-                assert!(
-                    table.insert(&key(n), table.hash(&key(n))).is_ok(),
-                    "number {n} with seed {seed}"
-                );
+                assert!(table.insert(&key(n), table.hash(&key(n))).is_ok(), "number {n} with seed {seed}");
             }
-            assert_eq!(
-                table.insert(&key(u32::MAX), table.hash(&key(u32::MAX))),
-                Err(Full)
-            );
+            assert_eq!(table.insert(&key(u32::MAX), table.hash(&key(u32::MAX))), Err(Full));
             for n in 0..capacity as u32 {
                 let entry = find_in_steps(&table, &key(n)).expect("what was inserted is found");
                 assert!(table.get(entry).key == key(n));

@@ -36,9 +36,7 @@ pub(crate) fn matches(tags: &[u16; 8], tag: u16) -> u32 {
         (mask as u32) & 0xff
     }
     #[cfg(not(target_arch = "x86_64"))]
-    tags.iter()
-        .enumerate()
-        .fold(0, |mask, (i, t)| mask | (u32::from(*t == tag) << i))
+    tags.iter().enumerate().fold(0, |mask, (i, t)| mask | (u32::from(*t == tag) << i))
 }
 
 #[cfg(test)]
