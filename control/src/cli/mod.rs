@@ -13,6 +13,8 @@ mod server;
 mod service;
 mod show;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod vip;
 
 use std::ffi::OsString;
@@ -158,7 +160,7 @@ async fn run_ipvsadm(program: ipvsadm::Program, args: &[OsString], socket: &Path
 }
 
 #[cfg(test)]
-mod tests {
+mod command_line {
     use super::*;
     use clap::CommandFactory as _;
 

@@ -190,7 +190,7 @@ mod tests {
             options.merge_into(&mut new);
             changes(key, &held(), &new)
         };
-        assert_eq!(edited(Options::default()), [String::new(); 0]);
+        assert!(edited(Options::default()).is_empty());
         assert_eq!(
             edited(Options { persistence: Some(60), ..Options::default() }),
             ["~ service tcp 10.0.0.1:80: persistence 300 s -> 60 s"]
