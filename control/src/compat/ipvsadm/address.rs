@@ -9,15 +9,8 @@ use super::names::Names;
 /// What selects a virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    Address {
-        protocol: Protocol,
-        address: IpAddr,
-        port: u16,
-    },
-    Mark {
-        mark: u32,
-        ipv6: bool,
-    },
+    Address { protocol: Protocol, address: IpAddr, port: u16 },
+    Mark { mark: u32, ipv6: bool },
 }
 
 impl Target {
@@ -38,11 +31,7 @@ impl Target {
 
     pub(super) fn key(self) -> ServiceKey {
         let key = match self {
-            Self::Address {
-                protocol,
-                address,
-                port,
-            } => service_key::Key::Address(service_key::Address {
+            Self::Address { protocol, address, port } => service_key::Key::Address(service_key::Address {
                 protocol: protocol.into(),
                 address: address.to_string(),
                 port: port.into(),
@@ -74,10 +63,7 @@ pub(super) fn host_port(text: &str, protocol: Protocol, names: &dyn Names) -> Op
         return Some((address, None));
     };
     let number = number(port, 0, 65535).and_then(|port| u16::try_from(port).ok());
-    Some((
-        address,
-        Some(number.or_else(|| names.service_to_port(port, protocol))?),
-    ))
+    Some((address, Some(number.or_else(|| names.service_to_port(port, protocol))?)))
 }
 
 fn host_address(host: &str, names: &dyn Names) -> Option<Ipv4Addr> {
@@ -86,21 +72,13 @@ fn host_address(host: &str, names: &dyn Names) -> Option<Ipv4Addr> {
     }
     // A bare number would be read as an address by the resolver: it is a forgotten host.
     let no_name = host.contains(':') || host.bytes().all(|byte| byte.is_ascii_digit());
-    if no_name {
-        None
-    } else {
-        names.host_to_address(host)
-    }
+    if no_name { None } else { names.host_to_address(host) }
 }
 
 /// A decimal number in a range; leading blanks and a sign are allowed, anything after it is not.
 pub(super) fn number(text: &str, least: i64, most: i64) -> Option<u32> {
     let value: i64 = text.trim_start().parse().ok()?;
-    if (least..=most).contains(&value) {
-        u32::try_from(value).ok()
-    } else {
-        None
-    }
+    if (least..=most).contains(&value) { u32::try_from(value).ok() } else { None }
 }
 
 /// The length of a dotted mask; `None` if it is none, or has holes.
@@ -184,12 +162,9 @@ mod tests {
 
     #[test]
     fn masks_are_kept_by_their_length() {
-        for (text, length) in [
-            ("255.255.255.255", 32),
-            ("255.255.0.0", 16),
-            ("255.255.254.0", 23),
-            ("0.0.0.0", 0),
-        ] {
+        for (text, length) in
+            [("255.255.255.255", 32), ("255.255.0.0", 16), ("255.255.254.0", 23), ("0.0.0.0", 0)]
+        {
             assert_eq!(mask_length(text), Some(length));
             assert_eq!(mask_text(length), text);
         }

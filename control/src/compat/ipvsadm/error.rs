@@ -25,19 +25,13 @@ pub struct UsageError {
 impl UsageError {
     /// A mistake of usage: exit 2.
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            exit: EXIT_USAGE,
-        }
+        Self { message: message.into(), exit: EXIT_USAGE }
     }
 
     /// A line whose first option is no command.
     pub(super) fn try_help() -> Self {
         let message = "Try `ipvsadm -h' or 'ipvsadm --help' for more information.".to_owned();
-        Self {
-            message,
-            exit: EXIT_REFUSED,
-        }
+        Self { message, exit: EXIT_REFUSED }
     }
 
     /// `-R` within a file that `-R` reads.
@@ -47,10 +41,7 @@ impl UsageError {
 
     /// An argument that the option parser cannot read.
     pub(super) fn parser(typed: &str, what: &str) -> Self {
-        Self {
-            message: format!("{typed}: {what}"),
-            exit: EXIT_REFUSED,
-        }
+        Self { message: format!("{typed}: {what}"), exit: EXIT_REFUSED }
     }
 }
 
@@ -72,10 +63,9 @@ pub fn refusal_text(status: &tonic::Status) -> String {
         Code::NoSuchDestination => "No such destination".to_owned(),
         Code::ThresholdRange => "Numerical result out of range".to_owned(),
         Code::Capacity => explained("Memory allocation problem", &refusal),
-        Code::Invalid | Code::Unspecified => explained(
-            "Invalid operation.  Possibly wrong module version, address not unicast, ...",
-            &refusal,
-        ),
+        Code::Invalid | Code::Unspecified => {
+            explained("Invalid operation.  Possibly wrong module version, address not unicast, ...", &refusal)
+        }
         Code::NoSuchAddress | Code::AddressExists | Code::Generation => {
             explained("Invalid argument", &refusal)
         }
@@ -88,11 +78,7 @@ fn explained(first: &str, refusal: &Refusal) -> String {
         .map(str::trim)
         .filter(|text| !text.is_empty())
         .collect();
-    if said.is_empty() {
-        first.to_owned()
-    } else {
-        format!("{first}\n{}", said.join("; "))
-    }
+    if said.is_empty() { first.to_owned() } else { format!("{first}\n{}", said.join("; ")) }
 }
 
 fn status_text(status: &tonic::Status) -> String {
@@ -117,12 +103,8 @@ mod tests {
     use super::*;
 
     fn refused(code: Code, reason: &str, remedy: &str) -> tonic::Status {
-        let refusal = Refusal {
-            code: code.into(),
-            field: String::new(),
-            reason: reason.into(),
-            remedy: remedy.into(),
-        };
+        let refusal =
+            Refusal { code: code.into(), field: String::new(), reason: reason.into(), remedy: remedy.into() };
         tonic::Status::with_details(
             tonic::Code::FailedPrecondition,
             "refused",
@@ -136,18 +118,12 @@ mod tests {
             (Code::ServiceExists, "Service already exists"),
             (Code::NoSuchService, "No such service"),
             (Code::ServiceNotDefined, "Service not defined"),
-            (
-                Code::SchedulerNotFound,
-                "Scheduler or persistence engine not found",
-            ),
+            (Code::SchedulerNotFound, "Scheduler or persistence engine not found"),
             (Code::DestinationExists, "Destination already exists"),
             (Code::NoSuchDestination, "No such destination"),
             (Code::ThresholdRange, "Numerical result out of range"),
             (Code::Capacity, "Memory allocation problem"),
-            (
-                Code::Invalid,
-                "Invalid operation.  Possibly wrong module version, address not unicast, ...",
-            ),
+            (Code::Invalid, "Invalid operation.  Possibly wrong module version, address not unicast, ..."),
         ];
         for (code, expected) in table {
             assert_eq!(refusal_text(&refused(code, "", "")), expected);
@@ -156,11 +132,7 @@ mod tests {
 
     #[test]
     fn a_vague_sentence_is_followed_by_the_directors_reason() {
-        let status = refused(
-            Code::Invalid,
-            "224.0.0.1 is not unicast",
-            "name an address of a host",
-        );
+        let status = refused(Code::Invalid, "224.0.0.1 is not unicast", "name an address of a host");
         assert_eq!(
             refusal_text(&status),
             "Invalid operation.  Possibly wrong module version, address not unicast, ...\n\

@@ -1,11 +1,8 @@
 //! What `-h` and `-v` print.
 
 /// `-v`.
-pub const VERSION: &str = concat!(
-    "ipvsadm v1.31 (of Pointsman ",
-    env!("CARGO_PKG_VERSION"),
-    ", speaks IPVS v1.2.1)\n"
-);
+pub const VERSION: &str =
+    concat!("ipvsadm v1.31 (of Pointsman ", env!("CARGO_PKG_VERSION"), ", speaks IPVS v1.2.1)\n");
 
 /// `-h`.
 pub const HELP: &str = "\

@@ -103,17 +103,13 @@ impl Names for SystemNames {
 
     fn port_to_service(&self, port: u16, protocol: Protocol) -> Option<String> {
         let fits = |(_, of, at): &&(Vec<String>, String, u16)| *at == port && is_of(of, protocol);
-        self.services
-            .iter()
-            .find(fits)
-            .and_then(|(names, _, _)| names.first().cloned())
+        self.services.iter().find(fits).and_then(|(names, _, _)| names.first().cloned())
     }
 }
 
 /// The words of each line, without comments.
 fn lines(text: &str) -> impl Iterator<Item = std::str::SplitWhitespace<'_>> {
-    text.lines()
-        .map(|line| line.split('#').next().unwrap_or_default().split_whitespace())
+    text.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace())
 }
 
 fn is_of(name: &str, protocol: Protocol) -> bool {
@@ -139,10 +135,7 @@ mod tests {
     #[test]
     fn the_first_name_of_the_first_line_names_an_address() {
         let names = names();
-        assert_eq!(
-            names.address_to_host([10, 0, 0, 100].into()).as_deref(),
-            Some("www.example.net")
-        );
+        assert_eq!(names.address_to_host([10, 0, 0, 100].into()).as_deref(), Some("www.example.net"));
         assert_eq!(names.address_to_host([10, 0, 0, 101].into()), None);
     }
 
@@ -153,14 +146,8 @@ mod tests {
         assert_eq!(names.service_to_port("www", Protocol::Tcp), Some(80));
         assert_eq!(names.service_to_port("http", Protocol::Udp), None);
         assert_eq!(names.service_to_port("domain", Protocol::Unspecified), Some(53));
-        assert_eq!(
-            names.port_to_service(514, Protocol::Udp).as_deref(),
-            Some("syslog")
-        );
-        assert_eq!(
-            names.port_to_service(514, Protocol::Tcp).as_deref(),
-            Some("shell")
-        );
+        assert_eq!(names.port_to_service(514, Protocol::Udp).as_deref(), Some("syslog"));
+        assert_eq!(names.port_to_service(514, Protocol::Tcp).as_deref(), Some("shell"));
         assert_eq!(names.port_to_service(80, Protocol::Sctp), None);
     }
 

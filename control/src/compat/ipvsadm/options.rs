@@ -154,12 +154,7 @@ impl Name {
 }
 
 const fn spec(long: &'static str, short: Option<char>, takes: Takes, id: Word) -> Spec<Word> {
-    Spec {
-        long,
-        short,
-        takes,
-        id,
-    }
+    Spec { long, short, takes, id }
 }
 
 /// Every option. A name that is there twice has two short forms.
@@ -236,10 +231,7 @@ impl Set {
     /// Adds an option. Refused: it is there already.
     pub(super) fn add(&mut self, name: Name) -> Result<(), UsageError> {
         if self.has(name) {
-            return Err(UsageError::usage(format!(
-                "multiple '{}' options specified",
-                name.text()
-            )));
+            return Err(UsageError::usage(format!("multiple '{}' options specified", name.text())));
         }
         self.0 |= 1 << name as u8;
         Ok(())
@@ -296,10 +288,7 @@ pub(super) fn check(verb: Verb, given: Set) -> Result<(), UsageError> {
     for (name, text) in NAMES {
         let fault = match (rule(verb, name), given.has(name)) {
             (Rule::Required, false) => {
-                format!(
-                    "You need to supply the '{text}' option for the '{}' command",
-                    verb.name()
-                )
+                format!("You need to supply the '{text}' option for the '{}' command", verb.name())
             }
             (Rule::Forbidden, true) => format!("Illegal '{text}' option with the '{}' command", verb.name()),
             (Rule::Exclusive, true) => match exclusive.replace(name) {
@@ -331,9 +320,8 @@ mod tests {
     #[test]
     fn no_short_form_is_there_twice() {
         for (place, spec) in SPECS.iter().enumerate() {
-            let again = SPECS[place + 1..]
-                .iter()
-                .find(|other| other.short.is_some() && other.short == spec.short);
+            let again =
+                SPECS[place + 1..].iter().find(|other| other.short.is_some() && other.short == spec.short);
             assert!(again.is_none(), "{spec:?}");
         }
     }

@@ -54,11 +54,7 @@ pub fn connection_line(connection: &Connection, format: Format, names: &dyn Name
     let expire = format!("{:02}:{:02}", seconds / 60, seconds % 60);
     format!(
         "{:<3} {expire:<6} {:<11} {:<18} {:<18} {}\n",
-        if protocol == Protocol::Unspecified {
-            "IP"
-        } else {
-            protocol_name(protocol)
-        },
+        if protocol == Protocol::Unspecified { "IP" } else { protocol_name(protocol) },
         connection.state,
         end(&connection.client_address, connection.client_port),
         end(&connection.virtual_address, connection.virtual_port),
@@ -68,11 +64,7 @@ pub fn connection_line(connection: &Connection, format: Format, names: &dyn Name
 
 /// `-L --timeout`.
 pub fn timeouts_text(timeouts: &Timeouts) -> String {
-    let Timeouts {
-        tcp_seconds,
-        tcp_fin_seconds,
-        udp_seconds,
-    } = timeouts;
+    let Timeouts { tcp_seconds, tcp_fin_seconds, udp_seconds } = timeouts;
     format!("Timeout (tcp tcpfin udp): {tcp_seconds} {tcp_fin_seconds} {udp_seconds}\n")
 }
 
@@ -108,19 +100,8 @@ pub fn rules_text(
         text.push('\n');
         for server in sorted_servers(&status.servers, format.unsorted) {
             let server = server.server.clone().unwrap_or_default();
-            let real = endpoint(
-                &server.address,
-                server.port,
-                protocol_of(&service),
-                format.numeric,
-                names,
-            );
-            let _ = write!(
-                text,
-                "-a {selector} -r {real} {} -w {}",
-                method_option(&server),
-                weight(&server)
-            );
+            let real = endpoint(&server.address, server.port, protocol_of(&service), format.numeric, names);
+            let _ = write!(text, "-a {selector} -r {real} {} -w {}", method_option(&server), weight(&server));
             if with_thresholds && server.upper_threshold > 0 {
                 let _ = write!(text, " -x {}", server.upper_threshold);
             }
@@ -168,16 +149,8 @@ fn service_line(text: &mut String, status: &ServiceStatus, format: Format, names
     let service = status.service.clone().unwrap_or_default();
     let name = service_name(&service, format, names);
     let _ = match format.columns {
-        Columns::Stats => write!(
-            text,
-            "{name:<33}{}",
-            counters(status.counters.unwrap_or_default(), format)
-        ),
-        Columns::Rate => write!(
-            text,
-            "{name:<33}{}",
-            rates(status.rates.unwrap_or_default(), format)
-        ),
+        Columns::Stats => write!(text, "{name:<33}{}", counters(status.counters.unwrap_or_default(), format)),
+        Columns::Rate => write!(text, "{name:<33}{}", rates(status.rates.unwrap_or_default(), format)),
         _ => write!(text, "{name} {}{}", service.scheduler, service_flags(&service)),
     };
     text.push('\n');
@@ -234,10 +207,7 @@ fn server_line(
         }
         Columns::TunInfo => {
             let info = tunnel_info(&server);
-            write!(
-                text,
-                " {forward:<7} {info:<13} {weight:<6} {active:<10} {inactive:<10}"
-            )
+            write!(text, " {forward:<7} {info:<13} {weight:<6} {active:<10} {inactive:<10}")
         }
         Columns::Default => write!(text, " {forward:<7} {weight:<6} {active:<10} {inactive:<10}"),
     };
@@ -245,29 +215,15 @@ fn server_line(
 }
 
 fn counters(counters: Counters, format: Format) -> String {
-    let Counters {
-        connections,
-        packets_in,
-        packets_out,
-        bytes_in,
-        bytes_out,
-    } = counters;
+    let Counters { connections, packets_in, packets_out, bytes_in, bytes_out } = counters;
     [connections, packets_in, packets_out, bytes_in, bytes_out]
         .map(|n| large_number(n, format.exact))
         .concat()
 }
 
 fn rates(rates: Rates, format: Format) -> String {
-    let Rates {
-        connections,
-        packets_in,
-        packets_out,
-        bytes_in,
-        bytes_out,
-    } = rates;
-    let bytes = [bytes_in, bytes_out]
-        .map(|n| large_number(n, format.exact))
-        .concat();
+    let Rates { connections, packets_in, packets_out, bytes_in, bytes_out } = rates;
+    let bytes = [bytes_in, bytes_out].map(|n| large_number(n, format.exact)).concat();
     format!(" {connections:>8} {packets_in:>8} {packets_out:>8}{bytes}")
 }
 
@@ -291,11 +247,7 @@ fn service_name(service: &Service, format: Format, names: &dyn Names) -> String 
             let protocol = address.protocol();
             let end = endpoint(&address.address, address.port, protocol, format.numeric, names);
             let name = format!("{:<4} {end}", protocol_name(protocol));
-            if is_ipv6(service) {
-                name
-            } else {
-                name.chars().take(SERVICE_NAME_MAX).collect()
-            }
+            if is_ipv6(service) { name } else { name.chars().take(SERVICE_NAME_MAX).collect() }
         }
         Some(service_key::Key::Mark(mark)) => {
             format!("FWM  {}{}", mark.mark, if mark.ipv6 { " IPv6" } else { "" })
@@ -314,10 +266,7 @@ fn selector(service: &Service, format: Format, names: &dyn Names) -> String {
                 Protocol::Sctp => "--sctp-service",
                 Protocol::Tcp | Protocol::Unspecified => "-t",
             };
-            format!(
-                "{option} {}",
-                endpoint(&address.address, address.port, protocol, format.numeric, names)
-            )
+            format!("{option} {}", endpoint(&address.address, address.port, protocol, format.numeric, names))
         }
         Some(service_key::Key::Mark(mark)) => {
             format!("-f {}{}", mark.mark, if mark.ipv6 { " -6" } else { "" })
@@ -329,11 +278,7 @@ fn selector(service: &Service, format: Format, names: &dyn Names) -> String {
 /// `host:port`, or `[host]:port` for IPv6; names are used where there are any and `numeric` is not set.
 fn endpoint(address: &str, port: u32, protocol: Protocol, numeric: bool, names: &dyn Names) -> String {
     let parsed = address.parse::<IpAddr>().ok();
-    let named = if numeric {
-        None
-    } else {
-        parsed.and_then(|address| names.address_to_host(address))
-    };
+    let named = if numeric { None } else { parsed.and_then(|address| names.address_to_host(address)) };
     let service = match u16::try_from(port) {
         Ok(port) if !numeric => names.port_to_service(port, protocol),
         _ => None,
@@ -449,13 +394,7 @@ fn compare_keys(a: Option<&ServiceKey>, b: Option<&ServiceKey>) -> Ordering {
     let rank = |key: Option<&ServiceKey>| match key.and_then(|key| key.key.as_ref()) {
         Some(service_key::Key::Address(address)) => {
             let parsed = address.address.parse::<IpAddr>().ok();
-            (
-                0,
-                parsed.is_some_and(|a| a.is_ipv6()),
-                address.protocol,
-                parsed,
-                address.port,
-            )
+            (0, parsed.is_some_and(|a| a.is_ipv6()), address.protocol, parsed, address.port)
         }
         Some(service_key::Key::Mark(mark)) => (mark.mark, mark.ipv6, 0, None, 0),
         None => (0, false, 0, None, 0),
@@ -467,10 +406,7 @@ fn sorted_servers(servers: &[ServerStatus], unsorted: bool) -> Vec<&ServerStatus
     let mut servers: Vec<_> = servers.iter().collect();
     if !unsorted {
         let rank = |status: &&ServerStatus| {
-            status
-                .server
-                .as_ref()
-                .map(|server| (server.address.parse::<IpAddr>().ok(), server.port))
+            status.server.as_ref().map(|server| (server.address.parse::<IpAddr>().ok(), server.port))
         };
         servers.sort_by_key(rank);
     }

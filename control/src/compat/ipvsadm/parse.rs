@@ -30,11 +30,7 @@ pub fn parse(args: &[String], names: &dyn Names) -> Result<Command, UsageError> 
     }
     let mut options = Options::new(&SPECS, args);
     let (verb, value) = match options.next() {
-        Ok(Some(Given {
-            id: Word::Verb(verb),
-            value,
-            ..
-        })) => (verb, value.unwrap_or_default()),
+        Ok(Some(Given { id: Word::Verb(verb), value, .. })) => (verb, value.unwrap_or_default()),
         _ => return Err(UsageError::try_help()),
     };
     let mut draft = Draft::new(verb, names);
@@ -64,11 +60,7 @@ pub fn parse(args: &[String], names: &dyn Names) -> Result<Command, UsageError> 
 }
 
 fn daemon_role(value: &str, refusal: &str) -> Result<(), UsageError> {
-    if matches!(value, "master" | "backup") {
-        Ok(())
-    } else {
-        Err(UsageError::usage(refusal))
-    }
+    if matches!(value, "master" | "backup") { Ok(()) } else { Err(UsageError::usage(refusal)) }
 }
 
 fn timeout(text: &str, least: i64) -> Result<u32, UsageError> {
@@ -162,11 +154,7 @@ impl<'a> Draft<'a> {
         self.given.add(Name::Service)?;
         let (address, port) = host_port(text, protocol, self.names)
             .ok_or_else(|| UsageError::usage("illegal virtual server address[:port] specified"))?;
-        self.target = Some(Target::Address {
-            protocol,
-            address,
-            port: port.unwrap_or(0),
-        });
+        self.target = Some(Target::Address { protocol, address, port: port.unwrap_or(0) });
         Ok(())
     }
 
@@ -252,10 +240,9 @@ impl<'a> Draft<'a> {
             Verb::StartDaemon => Command::StartDaemon,
             Verb::StopDaemon => Command::StopDaemon,
             Verb::Restore => Command::Restore,
-            Verb::Save => Command::Save(Format {
-                numeric: self.given.has(Name::Numeric),
-                ..Format::default()
-            }),
+            Verb::Save => {
+                Command::Save(Format { numeric: self.given.has(Name::Numeric), ..Format::default() })
+            }
             Verb::Zero => Command::Zero(target.map(Target::key)),
         })
     }
@@ -264,21 +251,13 @@ impl<'a> Draft<'a> {
         let one_packet = self.given.has(Name::Ops);
         if let Some(Target::Address { protocol, port, .. }) = self.target {
             if port == 0 && self.persistence == 0 {
-                return Err(UsageError::usage(
-                    "Zero port specified for non-persistent service",
-                ));
+                return Err(UsageError::usage("Zero port specified for non-persistent service"));
             }
             if one_packet && protocol != Protocol::Udp {
-                return Err(UsageError::usage(
-                    "One-Packet Scheduling is only for UDP virtual services",
-                ));
+                return Err(UsageError::usage("One-Packet Scheduling is only for UDP virtual services"));
             }
         }
-        let scheduler = if self.scheduler.is_empty() {
-            "wlc".to_owned()
-        } else {
-            self.scheduler.clone()
-        };
+        let scheduler = if self.scheduler.is_empty() { "wlc".to_owned() } else { self.scheduler.clone() };
         let scheduler_flags = flags::parse(&scheduler, &self.scheduler_flags).map_err(|error| {
             UsageError::usage(match error {
                 FlagError::Incompatible(flag) => format!("incompatible scheduler flag `{flag}'"),
@@ -319,9 +298,7 @@ impl<'a> Draft<'a> {
             {
                 port = of_service;
             }
-            let same_family = self
-                .target
-                .is_none_or(|target| target.is_ipv6() == address.is_ipv6());
+            let same_family = self.target.is_none_or(|target| target.is_ipv6() == address.is_ipv6());
             if !same_family && !tunnelled {
                 return Err(UsageError::usage(
                     "Different address family is allowed only for tunneling servers",
@@ -343,10 +320,7 @@ impl<'a> Draft<'a> {
         use Name::{TunCsum, TunNocsum, TunPort, TunRemcsum, TunType};
         const CHECKSUMS: [Name; 3] = [TunNocsum, TunCsum, TunRemcsum];
         if self.method != ForwardingMethod::Tunnel {
-            if self
-                .given
-                .has_any(&[TunType, TunPort, TunNocsum, TunCsum, TunRemcsum])
-            {
+            if self.given.has_any(&[TunType, TunPort, TunNocsum, TunCsum, TunRemcsum]) {
                 return Err(UsageError::usage("Tunnel options conflict with forward method"));
             }
             return Ok(None);
@@ -383,11 +357,7 @@ impl<'a> Draft<'a> {
             Some(TunRemcsum) => tunnel::Checksum::Remote,
             _ => tunnel::Checksum::None,
         };
-        Ok(Some(Tunnel {
-            kind: self.tunnel_kind.into(),
-            port: self.tunnel_port,
-            checksum: checksum.into(),
-        }))
+        Ok(Some(Tunnel { kind: self.tunnel_kind.into(), port: self.tunnel_port, checksum: checksum.into() }))
     }
 
     fn list(self) -> Result<Command, UsageError> {
@@ -407,10 +377,7 @@ impl<'a> Draft<'a> {
             (TunInfo, Columns::TunInfo),
         ];
         let format = Format {
-            columns: columns
-                .iter()
-                .find(|(name, _)| given.has(*name))
-                .map_or(Columns::Default, |(_, c)| *c),
+            columns: columns.iter().find(|(name, _)| given.has(*name)).map_or(Columns::Default, |(_, c)| *c),
             numeric: given.has(Name::Numeric),
             exact: given.has(Name::Exact),
             unsorted: given.has(Name::Nosort),
@@ -440,25 +407,11 @@ fn prefix(target: Target, text: &str) -> Result<Option<u32>, UsageError> {
 
 fn multicast_group(text: &str) -> Result<(), UsageError> {
     let (family, is_group) = if text.contains(':') {
-        (
-            "IPv6",
-            text.parse::<std::net::Ipv6Addr>()
-                .is_ok_and(|address| address.is_multicast()),
-        )
+        ("IPv6", text.parse::<std::net::Ipv6Addr>().is_ok_and(|address| address.is_multicast()))
     } else {
-        (
-            "IPv4",
-            text.parse::<std::net::Ipv4Addr>()
-                .is_ok_and(|address| address.is_multicast()),
-        )
+        ("IPv4", text.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_multicast()))
     };
-    if is_group {
-        Ok(())
-    } else {
-        Err(UsageError::usage(format!(
-            "invalid {family} mcast-group `{text}'"
-        )))
-    }
+    if is_group { Ok(()) } else { Err(UsageError::usage(format!("invalid {family} mcast-group `{text}'"))) }
 }
 
 fn tunnel_kind(text: &str) -> Result<tunnel::Kind, UsageError> {

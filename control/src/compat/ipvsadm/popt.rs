@@ -57,14 +57,7 @@ pub(super) struct Options<'a, T: 'static> {
 impl<'a, T: Copy> Options<'a, T> {
     /// Reads `args`, which do not include the program's name.
     pub(super) fn new(specs: &'static [Spec<T>], args: &'a [String]) -> Self {
-        Self {
-            specs,
-            args,
-            next: 0,
-            group: None,
-            only_arguments: false,
-            leftover: Vec::new(),
-        }
+        Self { specs, args, next: 0, group: None, only_arguments: false, leftover: Vec::new() }
     }
 
     /// The arguments met so far that are neither options nor values of options.
@@ -99,15 +92,9 @@ impl<'a, T: Copy> Options<'a, T> {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
-        let mistake = |what| Mistake {
-            typed: typed.to_owned(),
-            what,
-        };
-        let spec = self
-            .specs
-            .iter()
-            .find(|spec| spec.long == name)
-            .ok_or_else(|| mistake("unknown option"))?;
+        let mistake = |what| Mistake { typed: typed.to_owned(), what };
+        let spec =
+            self.specs.iter().find(|spec| spec.long == name).ok_or_else(|| mistake("unknown option"))?;
         if spec.takes == Takes::Nothing && joined.is_some() {
             return Err(mistake("option does not take an argument"));
         }
@@ -115,25 +102,15 @@ impl<'a, T: Copy> Options<'a, T> {
             Some(value) => Some(value.to_owned()),
             None => self.value_apart(spec.takes, typed)?,
         };
-        Ok(Given {
-            id: spec.id,
-            value,
-            typed: typed.to_owned(),
-        })
+        Ok(Given { id: spec.id, value, typed: typed.to_owned() })
     }
 
     fn short(&mut self, rest: &'a str, typed: &'a str) -> Result<Given<T>, Mistake> {
         let mut letters = rest.chars();
         let letter = letters.next();
         let rest = letters.as_str();
-        let spec = self
-            .specs
-            .iter()
-            .find(|spec| spec.short.is_some() && spec.short == letter);
-        let spec = spec.ok_or_else(|| Mistake {
-            typed: typed.to_owned(),
-            what: "unknown option",
-        })?;
+        let spec = self.specs.iter().find(|spec| spec.short.is_some() && spec.short == letter);
+        let spec = spec.ok_or_else(|| Mistake { typed: typed.to_owned(), what: "unknown option" })?;
         let value = if spec.takes == Takes::Nothing {
             self.group = (!rest.is_empty()).then_some((rest, typed));
             None
@@ -142,11 +119,7 @@ impl<'a, T: Copy> Options<'a, T> {
         } else {
             Some(rest.strip_prefix('=').unwrap_or(rest).to_owned())
         };
-        Ok(Given {
-            id: spec.id,
-            value,
-            typed: typed.to_owned(),
-        })
+        Ok(Given { id: spec.id, value, typed: typed.to_owned() })
     }
 
     /// The value of an option as the argument after it.
@@ -159,10 +132,7 @@ impl<'a, T: Copy> Options<'a, T> {
                 self.next += 1;
                 Ok(Some(value.clone()))
             }
-            (Takes::Value, None) => Err(Mistake {
-                typed: typed.to_owned(),
-                what: "missing argument",
-            }),
+            (Takes::Value, None) => Err(Mistake { typed: typed.to_owned(), what: "missing argument" }),
         }
     }
 }
@@ -172,30 +142,10 @@ mod tests {
     use super::*;
 
     static SPECS: [Spec<char>; 4] = [
-        Spec {
-            long: "list",
-            short: Some('L'),
-            takes: Takes::Nothing,
-            id: 'L',
-        },
-        Spec {
-            long: "numeric",
-            short: Some('n'),
-            takes: Takes::Nothing,
-            id: 'n',
-        },
-        Spec {
-            long: "weight",
-            short: Some('w'),
-            takes: Takes::Value,
-            id: 'w',
-        },
-        Spec {
-            long: "persistent",
-            short: Some('p'),
-            takes: Takes::Optional,
-            id: 'p',
-        },
+        Spec { long: "list", short: Some('L'), takes: Takes::Nothing, id: 'L' },
+        Spec { long: "numeric", short: Some('n'), takes: Takes::Nothing, id: 'n' },
+        Spec { long: "weight", short: Some('w'), takes: Takes::Value, id: 'w' },
+        Spec { long: "persistent", short: Some('p'), takes: Takes::Optional, id: 'p' },
     ];
 
     /// What is read, as text: `id=value` for options, `arg:` for leftovers, `!what` for the mistake that ended it.
@@ -205,11 +155,7 @@ mod tests {
         let mut text = Vec::new();
         loop {
             match options.next() {
-                Ok(Some(Given {
-                    id,
-                    value: Some(value),
-                    ..
-                })) => text.push(format!("{id}={value}")),
+                Ok(Some(Given { id, value: Some(value), .. })) => text.push(format!("{id}={value}")),
                 Ok(Some(Given { id, value: None, .. })) => text.push(id.to_string()),
                 Ok(None) => break,
                 Err(Mistake { typed, what }) => {

@@ -17,10 +17,7 @@ mod tests {
     #[test]
     fn a_line_is_words_with_an_optional_leading_ipvsadm() {
         let words = |line| arguments(line).map(|words| words.join("|"));
-        assert_eq!(
-            words("-A -t 10.0.0.1:80  -s\trr\n").as_deref(),
-            Some("-A|-t|10.0.0.1:80|-s|rr")
-        );
+        assert_eq!(words("-A -t 10.0.0.1:80  -s\trr\n").as_deref(), Some("-A|-t|10.0.0.1:80|-s|rr"));
         assert_eq!(words("ipvsadm -C").as_deref(), Some("-C"));
         assert_eq!(words("\"a b\"").as_deref(), Some("\"a|b\""));
         assert_eq!(words("  \t\n"), None);
