@@ -45,9 +45,7 @@ const DF: u16 = ipv4::DONT_FRAGMENT;
 pub fn arp_reply(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
     let l3 = usize::from(layout.l3);
     let request = frame.data().get(l3..).and_then(arp::Arp::new);
-    let request = request
-        .filter(arp::Arp::is_ethernet_ipv4)
-        .ok_or(DropReason::FrameTruncated)?;
+    let request = request.filter(arp::Arp::is_ethernet_ipv4).ok_or(DropReason::FrameTruncated)?;
     let (asker, target) = ((request.sender_mac(), request.sender_ip()), request.target_ip());
     if ethernet::is_multicast(asker.0) || asker.1 == target {
         return Err(DropReason::SourceInvalid);
@@ -81,11 +79,7 @@ pub fn neighbor_advertisement(frame: &mut Buffer, layout: &Layout, mac: [u8; 6])
     if ip.source().is_multicast() || ip.source() == target {
         return Err(DropReason::SourceInvalid);
     }
-    let (destination, solicited) = if detection {
-        (ALL_NODES, 0)
-    } else {
-        (ip.source(), icmpv6::SOLICITED)
-    };
+    let (destination, solicited) = if detection { (ALL_NODES, 0) } else { (ip.source(), icmpv6::SOLICITED) };
     let packet = neighbor_packet(
         icmpv6::NEIGHBOR_ADVERTISEMENT,
         solicited | icmpv6::OVERRIDE,
@@ -136,11 +130,7 @@ pub fn echo(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
         class: header.class,
         fragment: 0,
         identification: header.identification,
-        protocol: if layout.v6 {
-            protocol::ICMPV6
-        } else {
-            protocol::ICMP
-        },
+        protocol: if layout.v6 { protocol::ICMPV6 } else { protocol::ICMP },
     };
     header.write(&mut data[l3..], end - l4, &fields);
     frame.truncate(l3 + header_len + (end - l4));
@@ -156,9 +146,7 @@ pub fn tcp_reset(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
     let l3 = usize::from(layout.l3);
     let packet = ip_packet(frame.data(), layout)?;
     let bytes = transport(packet, layout)?;
-    let segment = tcp::Tcp::new(bytes)
-        .filter(tcp::Tcp::is_consistent)
-        .ok_or(DropReason::TransportHeader)?;
+    let segment = tcp::Tcp::new(bytes).filter(tcp::Tcp::is_consistent).ok_or(DropReason::TransportHeader)?;
     if segment.flags() & tcp::RST != 0 {
         return Err(DropReason::ResetUnmatched);
     }
@@ -184,12 +172,8 @@ pub fn tcp_reset(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
     let sum = header.pseudo(protocol::TCP, reset.len()) + checksum::sum(&reset);
     reset[16..18].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
     back_to_sender(frame.data_mut(), mac)?;
-    let fields = Fields {
-        class: header.class & NOT_ECN,
-        fragment: DF,
-        identification: 0,
-        protocol: protocol::TCP,
-    };
+    let fields =
+        Fields { class: header.class & NOT_ECN, fragment: DF, identification: 0, protocol: protocol::TCP };
     let at = l3 + header.len();
     resize(frame, at + reset.len())?;
     header.write(&mut frame.data_mut()[l3..], reset.len(), &fields);
@@ -216,11 +200,7 @@ pub fn port_unreachable(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Re
 /// # Errors
 /// See [`port_unreachable`].
 pub fn time_exceeded(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
-    let kind = if layout.v6 {
-        icmpv6::TIME_EXCEEDED
-    } else {
-        icmp::TIME_EXCEEDED
-    };
+    let kind = if layout.v6 { icmpv6::TIME_EXCEEDED } else { icmp::TIME_EXCEEDED };
     icmp_error(frame, layout, mac, (kind, 0, 0))?;
     Ok(Answer::TimeExceeded)
 }
@@ -306,19 +286,10 @@ fn icmp_error(
     data.copy_within(l3..l3 + quoted, at + icmp::HEADER_LEN);
     let [a, b, c, d] = rest.to_be_bytes();
     data[at..at + icmp::HEADER_LEN].copy_from_slice(&[kind, code, 0, 0, a, b, c, d]);
-    let pseudo = if layout.v6 {
-        header.pseudo(protocol, len)
-    } else {
-        0
-    };
+    let pseudo = if layout.v6 { header.pseudo(protocol, len) } else { 0 };
     let sum = !checksum::fold(pseudo + checksum::sum(&data[at..]));
     data[at + 2..at + 4].copy_from_slice(&sum.to_be_bytes());
-    let fields = Fields {
-        class,
-        fragment: 0,
-        identification: header.identification,
-        protocol,
-    };
+    let fields = Fields { class, fragment: 0, identification: header.identification, protocol };
     header.write(&mut data[l3..], len, &fields);
     Ok(())
 }
@@ -398,11 +369,7 @@ impl Header {
         if to_many || layout.multicast {
             return Err(DropReason::NotAnswerable);
         }
-        Ok(Self {
-            addresses,
-            class,
-            identification,
-        })
+        Ok(Self { addresses, class, identification })
     }
 
     fn len(&self) -> usize {
@@ -457,11 +424,7 @@ impl Header {
 }
 
 fn offsets(layout: &Layout) -> (usize, usize, usize) {
-    (
-        usize::from(layout.l3),
-        usize::from(layout.l4),
-        usize::from(layout.end),
-    )
+    (usize::from(layout.l3), usize::from(layout.l4), usize::from(layout.end))
 }
 
 /// The IP packet without padding.
@@ -473,9 +436,7 @@ fn ip_packet<'a>(data: &'a [u8], layout: &Layout) -> Result<&'a [u8], DropReason
 /// What follows the IP header and its options or extensions.
 fn transport<'a>(packet: &'a [u8], layout: &Layout) -> Result<&'a [u8], DropReason> {
     let header_len = usize::from(layout.l4).checked_sub(usize::from(layout.l3));
-    header_len
-        .and_then(|len| packet.get(len..))
-        .ok_or(DropReason::TransportHeader)
+    header_len.and_then(|len| packet.get(len..)).ok_or(DropReason::TransportHeader)
 }
 
 fn checksum_v6_ok(ip: &ipv6::Ipv6<'_>, message: &[u8]) -> bool {
@@ -486,9 +447,7 @@ fn checksum_v6_ok(ip: &ipv6::Ipv6<'_>, message: &[u8]) -> bool {
 
 /// Makes the station that sent the frame its receiver, and `mac` its sender.
 fn back_to_sender(data: &mut [u8], mac: [u8; 6]) -> Result<(), DropReason> {
-    let station = ethernet::Ethernet::new(data)
-        .ok_or(DropReason::FrameTruncated)?
-        .source();
+    let station = ethernet::Ethernet::new(data).ok_or(DropReason::FrameTruncated)?.source();
     if ethernet::is_multicast(station) {
         return Err(DropReason::SourceInvalid);
     }
@@ -509,11 +468,7 @@ fn place(frame: &mut Buffer, l3: usize, packet: &[u8], mac: [u8; 6]) -> Result<(
 
 /// Makes the frame `len` bytes long.
 fn resize(frame: &mut Buffer, len: usize) -> Result<(), DropReason> {
-    if frame.set_len(len) {
-        Ok(())
-    } else {
-        Err(DropReason::BufferPoolEmpty)
-    }
+    if frame.set_len(len) { Ok(()) } else { Err(DropReason::BufferPoolEmpty) }
 }
 
 fn arp_frame(to: [u8; 6], from: [u8; 6], message: &[u8; arp::LEN]) -> [u8; 42] {

@@ -207,10 +207,7 @@ fn made(
         PoolOptions {
             buffers: 1,
             room: crate::limits::FRAME_ROOM,
-            memory: Options {
-                pages: PageChoice::Ordinary,
-                ..Options::default()
-            },
+            memory: Options { pages: PageChoice::Ordinary, ..Options::default() },
         },
     )
     .expect("memory");
@@ -257,50 +254,26 @@ fn large_packets_are_quoted_up_to_576_and_1280_bytes() {
     let packet = [&bytes(BIG_HEAD)[..], &pattern].concat();
     let (answer, error) = made(|b, l, m| packet_too_big(b, l, m, 1480), &packet).expect("an answer");
     assert_eq!((answer, error.len()), (Answer::PacketTooBig, 14 + 576));
-    assert_eq!(
-        (&error[..42], &error[42..]),
-        (&bytes(BIG_ERR_HEAD)[..], &packet[14..14 + 548])
-    );
+    assert_eq!((&error[..42], &error[42..]), (&bytes(BIG_ERR_HEAD)[..], &packet[14..14 + 548]));
     assert_eq!((slow(&error[14..34]), slow(&error[34..])), (0xffff, 0xffff));
 
     let packet = [&bytes(BIG6_HEAD)[..], &pattern].concat();
     let (answer, error) = made(|b, l, m| packet_too_big(b, l, m, 1400), &packet).expect("an answer");
     assert_eq!((answer, error.len()), (Answer::PacketTooBig, 14 + 1280));
-    assert_eq!(
-        (&error[..62], &error[62..]),
-        (&bytes(BIG6_ERR_HEAD)[..], &packet[14..14 + 1232])
-    );
+    assert_eq!((&error[..62], &error[62..]), (&bytes(BIG6_ERR_HEAD)[..], &packet[14..14 + 1232]));
 }
 
 #[test]
 fn announcements_and_questions_are_those_of_the_reference() {
-    let (vip, vip6) = (
-        Ipv4Addr::new(10, 0, 0, 100),
-        "fd00:1::100".parse().expect("literal"),
-    );
+    let (vip, vip6) = (Ipv4Addr::new(10, 0, 0, 100), "fd00:1::100".parse().expect("literal"));
     assert_eq!(gratuitous_arp(DIRECTOR, vip)[..], bytes(GARP));
     assert_eq!(unsolicited_na(DIRECTOR, vip6)[..], bytes(UNA));
-    let (own, client6) = (
-        "fe80::d0".parse().expect("literal"),
-        "fd00:1::2".parse().expect("literal"),
-    );
-    assert_eq!(
-        neighbor_solicitation(DIRECTOR, own, client6, None)[..],
-        bytes(NS_MULTICAST)
-    );
-    assert_eq!(
-        neighbor_solicitation(DIRECTOR, own, client6, Some(CLIENT))[..],
-        bytes(NS_UNICAST)
-    );
-    assert_eq!(
-        arp_request(CLIENT, Ipv4Addr::new(10, 0, 0, 2), vip, None)[..],
-        bytes(ARP_REQ)
-    );
+    let (own, client6) = ("fe80::d0".parse().expect("literal"), "fd00:1::2".parse().expect("literal"));
+    assert_eq!(neighbor_solicitation(DIRECTOR, own, client6, None)[..], bytes(NS_MULTICAST));
+    assert_eq!(neighbor_solicitation(DIRECTOR, own, client6, Some(CLIENT))[..], bytes(NS_UNICAST));
+    assert_eq!(arp_request(CLIENT, Ipv4Addr::new(10, 0, 0, 2), vip, None)[..], bytes(ARP_REQ));
     let unicast = arp_request(CLIENT, Ipv4Addr::new(10, 0, 0, 2), vip, Some(DIRECTOR));
-    assert_eq!(
-        (&unicast[..6], &unicast[6..]),
-        (&DIRECTOR[..], &bytes(ARP_REQ)[6..])
-    );
+    assert_eq!((&unicast[..6], &unicast[6..]), (&DIRECTOR[..], &bytes(ARP_REQ)[6..]));
 }
 
 /// `frame` with byte `at` changed, and the IPv4 header's checksum corrected.
@@ -341,36 +314,15 @@ fn a_reset_is_not_answered_with_a_reset() {
 fn addresses_that_no_station_has_are_not_answered() {
     // The first byte of the IPv4 source; the last one makes it the destination.
     for first in [224, 127, 0] {
-        assert_eq!(
-            made(port_unreachable, &with(UDP, 26, first)),
-            Err(DropReason::SourceInvalid)
-        );
+        assert_eq!(made(port_unreachable, &with(UDP, 26, first)), Err(DropReason::SourceInvalid));
     }
-    assert_eq!(
-        made(port_unreachable, &with(UDP, 29, 100)),
-        Err(DropReason::SourceInvalid)
-    );
-    assert_eq!(
-        made(port_unreachable, &with(UDP6, 22, 0xff)),
-        Err(DropReason::SourceInvalid)
-    );
-    assert_eq!(
-        made(port_unreachable, &with(UDP, 30, 224)),
-        Err(DropReason::NotAnswerable)
-    );
-    assert_eq!(
-        made(port_unreachable, &with(UDP6, 38, 0xff)),
-        Err(DropReason::NotAnswerable)
-    );
+    assert_eq!(made(port_unreachable, &with(UDP, 29, 100)), Err(DropReason::SourceInvalid));
+    assert_eq!(made(port_unreachable, &with(UDP6, 22, 0xff)), Err(DropReason::SourceInvalid));
+    assert_eq!(made(port_unreachable, &with(UDP, 30, 224)), Err(DropReason::NotAnswerable));
+    assert_eq!(made(port_unreachable, &with(UDP6, 38, 0xff)), Err(DropReason::NotAnswerable));
     // A multicast source MAC address, and our own.
-    assert_eq!(
-        made(port_unreachable, &with(UDP, 6, 3)),
-        Err(DropReason::SourceInvalid)
-    );
-    assert_eq!(
-        made(port_unreachable, &with(UDP, 11, 0xd0)),
-        Err(DropReason::LoopDetected)
-    );
+    assert_eq!(made(port_unreachable, &with(UDP, 6, 3)), Err(DropReason::SourceInvalid));
+    assert_eq!(made(port_unreachable, &with(UDP, 11, 0xd0)), Err(DropReason::LoopDetected));
     // Sent to all stations of the link.
     let mut to_all = bytes(UDP);
     to_all[..6].fill(0xff);
@@ -394,30 +346,12 @@ fn no_error_answers_an_error_or_a_later_fragment() {
 
 #[test]
 fn a_layout_that_does_not_fit_its_frame_makes_no_answer() {
-    let makes: [Make; 6] = [
-        arp_reply,
-        neighbor_advertisement,
-        echo,
-        tcp_reset,
-        port_unreachable,
-        time_exceeded,
-    ];
+    let makes: [Make; 6] =
+        [arp_reply, neighbor_advertisement, echo, tcp_reset, port_unreachable, time_exceeded];
     for make in makes {
-        for (l3, l4, end) in [
-            (14, 34, 2000),
-            (60, 34, 40),
-            (14, 10, 30),
-            (14, 40, 34),
-            (14, 14, 14),
-        ] {
+        for (l3, l4, end) in [(14, 34, 2000), (60, 34, 40), (14, 10, 30), (14, 40, 34), (14, 14, 14)] {
             for v6 in [false, true] {
-                let layout = Layout {
-                    l3,
-                    l4,
-                    end,
-                    v6,
-                    ..Layout::default()
-                };
+                let layout = Layout { l3, l4, end, v6, ..Layout::default() };
                 assert!(made(|b, _, mac| make(b, &layout, mac), &bytes(UDP)).is_err());
             }
         }

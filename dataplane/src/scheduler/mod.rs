@@ -149,12 +149,7 @@ impl Scheduler {
         };
         let mut list = candidates;
         list.reverse();
-        Scheduler {
-            kind,
-            list: list.into(),
-            place,
-            laps,
-        }
+        Scheduler { kind, list: list.into(), place, laps }
     }
 
     /// The slot of the destination for a new connection. `None`: no destination can take one, or the kind is not built.

@@ -4,7 +4,5 @@ use super::{Candidate, sed};
 
 #[inline]
 pub(super) fn pick(list: &[Candidate]) -> Option<usize> {
-    list.iter()
-        .position(|c| c.shared.active() == 0 && c.is_eligible())
-        .or_else(|| sed::pick(list))
+    list.iter().position(|c| c.shared.active() == 0 && c.is_eligible()).or_else(|| sed::pick(list))
 }

@@ -17,9 +17,7 @@ pub(super) fn pick(list: &[Candidate], place: &Place) -> Option<usize> {
 #[inline]
 fn eligible_from(list: &[Candidate], from: usize, to: usize) -> Option<usize> {
     let part = list.get(from..to)?;
-    part.iter()
-        .position(Candidate::is_eligible)
-        .map(|found| from + found)
+    part.iter().position(Candidate::is_eligible).map(|found| from + found)
 }
 
 /// The place after a change: it stays on the destination last used, or moves back to the nearest one before it that is
@@ -31,12 +29,7 @@ pub(super) fn carry(previous: &Scheduler, candidates: &[Candidate]) -> Arc<Place
     }
     let last_used = previous.place.get() as usize;
     // The list is the reverse of the order of addition: before in the list is later in that order.
-    let Some(added_before) = previous
-        .list
-        .len()
-        .checked_sub(last_used)
-        .filter(|_| last_used > 0)
-    else {
+    let Some(added_before) = previous.list.len().checked_sub(last_used).filter(|_| last_used > 0) else {
         return Place::new(0);
     };
     let stays = change.kept.iter().position(|&kept| kept >= added_before);

@@ -65,9 +65,8 @@ fn wrr_gives_the_measured_order_with_its_first_lap() {
 fn wrr_gives_the_recorded_order_of_twenty_connections() {
     let recorded = "r3 r2 r1 r1 r2 r1 r3 r2 r1 r3 r2 r1 r1 r2 r1 r3 r2 r1 r3 r2";
     let scheduler = fresh("wrr", &[4, 3, 2]);
-    let names: Vec<String> = (0..20)
-        .map(|_| format!("r{}", scheduler.pick().expect("three servers") + 1))
-        .collect();
+    let names: Vec<String> =
+        (0..20).map(|_| format!("r{}", scheduler.pick().expect("three servers") + 1)).collect();
     assert_eq!(names.join(" "), recorded);
 }
 
@@ -92,11 +91,7 @@ fn an_active_connection_weighs_as_256_inactive_ones() {
     let scheduler = fresh("lc", &[1, 1]);
     scheduler.candidates()[0].shared.connected(true);
     assert_eq!(connections(&scheduler, false, 256), "A".repeat(256));
-    assert_eq!(
-        letter(scheduler.pick()),
-        'B',
-        "256 of each: the head of the list wins"
-    );
+    assert_eq!(letter(scheduler.pick()), 'B', "256 of each: the head of the list wins");
 }
 
 #[test]
@@ -123,16 +118,8 @@ fn quiesced_and_overloaded_destinations_get_nothing() {
         scheduler.candidates()[2].shared.set_thresholds(1, 0);
         scheduler.candidates()[2].shared.connected(true);
         assert_eq!(picks(&scheduler, 2), "--", "{kind:?}");
-        assert_eq!(
-            picks(&Scheduler::compile(kind, candidates(&[0, 0]), None), 1),
-            "-",
-            "{kind:?}"
-        );
-        assert_eq!(
-            picks(&Scheduler::compile(kind, candidates(&[]), None), 1),
-            "-",
-            "{kind:?}"
-        );
+        assert_eq!(picks(&Scheduler::compile(kind, candidates(&[0, 0]), None), 1), "-", "{kind:?}");
+        assert_eq!(picks(&Scheduler::compile(kind, candidates(&[]), None), 1), "-", "{kind:?}");
     }
 }
 
@@ -169,11 +156,7 @@ fn an_unchanged_service_shares_its_place() {
     for kind in ["rr", "wrr"] {
         let old = fresh(kind, &[1, 1, 1]);
         let new = changed(&old, |_| ());
-        assert_eq!(
-            [old.pick(), new.pick(), old.pick()].map(letter),
-            ['C', 'B', 'A'],
-            "{kind}"
-        );
+        assert_eq!([old.pick(), new.pick(), old.pick()].map(letter), ['C', 'B', 'A'], "{kind}");
     }
 }
 
@@ -223,10 +206,7 @@ fn two_workers_share_one_round() {
         });
         let total: Vec<usize> = (0..7).map(|slot| counts[0][slot] + counts[1][slot]).collect();
         assert_eq!(total.iter().sum::<usize>(), 2 * EACH);
-        let (least, most) = (
-            total.iter().min().expect("seven"),
-            total.iter().max().expect("seven"),
-        );
+        let (least, most) = (total.iter().min().expect("seven"), total.iter().max().expect("seven"));
         assert!(most - least <= 1, "{kind}: {total:?}");
     }
 }
@@ -245,14 +225,7 @@ struct Model {
 
 impl Model {
     fn new(weighted: bool) -> Self {
-        Self {
-            weighted,
-            list: Vec::new(),
-            cl: None,
-            cw: 0,
-            mw: 0,
-            di: 1,
-        }
+        Self { weighted, list: Vec::new(), cl: None, cw: 0, mw: 0, di: 1 }
     }
 
     fn add(&mut self, slot: u32, weight: u32) {
@@ -343,11 +316,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn apply(step: &Step, candidates: &mut Vec<Candidate>, model: &mut Model, next_slot: &mut u32) {
     match *step {
         Step::Add(weight) => {
-            candidates.push(Candidate {
-                slot: *next_slot,
-                weight,
-                shared: Arc::default(),
-            });
+            candidates.push(Candidate { slot: *next_slot, weight, shared: Arc::default() });
             model.add(*next_slot, weight);
             *next_slot += 1;
         }

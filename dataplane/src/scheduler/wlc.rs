@@ -4,7 +4,5 @@ use super::{Candidate, best, overhead, ratio_less};
 
 #[inline]
 pub(super) fn pick(list: &[Candidate]) -> Option<usize> {
-    best(list, |a, b| {
-        ratio_less(overhead(a), a.weight, overhead(b), b.weight)
-    })
+    best(list, |a, b| ratio_less(overhead(a), a.weight, overhead(b), b.weight))
 }

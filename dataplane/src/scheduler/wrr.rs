@@ -90,10 +90,7 @@ pub(super) fn carry(previous: &Scheduler, candidates: &[Candidate]) -> (Arc<Plac
     if change.is_none() {
         return (Arc::clone(&previous.place), previous.laps);
     }
-    let mut state = State {
-        level: (previous.place.get() >> 32) as u32,
-        ..State::default()
-    };
+    let mut state = State { level: (previous.place.get() >> 32) as u32, ..State::default() };
     previous.list.iter().for_each(|c| state.weights.insert(c.weight));
     for weight in change.deleted {
         state.weights.remove(weight);
@@ -104,9 +101,7 @@ pub(super) fn carry(previous: &Scheduler, candidates: &[Candidate]) -> (Arc<Plac
         state.weights.insert(to);
         state.changed();
     }
-    candidates[change.kept.len()..]
-        .iter()
-        .for_each(|c| state.add(c.weight));
+    candidates[change.kept.len()..].iter().for_each(|c| state.add(c.weight));
     state.end()
 }
 
@@ -159,16 +154,9 @@ impl Weights {
     }
 
     fn laps(&self) -> Laps {
-        let step = self
-            .0
-            .keys()
-            .fold(0, |divisor, weight| gcd(divisor, *weight))
-            .max(1);
+        let step = self.0.keys().fold(0, |divisor, weight| gcd(divisor, *weight)).max(1);
         let heaviest = self.0.keys().next_back().copied().unwrap_or(0);
-        Laps {
-            top: heaviest.saturating_sub(step - 1),
-            step,
-        }
+        Laps { top: heaviest.saturating_sub(step - 1), step }
     }
 }
 
