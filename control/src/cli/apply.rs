@@ -86,9 +86,7 @@ fn read(file: &Path) -> Result<Configuration, CliError> {
 }
 
 fn compared(change: &Change, output: &mut Output<'_>) -> Result<(), CliError> {
-    for warning in &change.warnings {
-        writeln!(output.err, "warning: {warning}")?;
-    }
+    output.warnings(&change.warnings);
     let Change { generation, changes, warnings } = change;
     if output.json {
         return output.json(&Difference { generation: *generation, changes, warnings });

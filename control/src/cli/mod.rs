@@ -85,7 +85,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("pointsman: cannot start: {error}\n  raise the limit of open files (ulimit -n)");
+            complain(&format!("cannot start: {error}\n  raise the limit of open files (ulimit -n)"));
             return ExitCode::FAILURE;
         }
     };
@@ -122,7 +122,7 @@ async fn run(args: Vec<OsString>) -> u8 {
         Ok(()) => 0,
         Err(CliError::PipeClosed) => EXIT_PIPE_CLOSED,
         Err(error) => {
-            eprintln!("pointsman: {error}");
+            complain(&error.to_string());
             EXIT_FAILED
         }
     }
@@ -143,6 +143,11 @@ async fn execute(command: Command, socket: &Path, output: &mut Output<'_>) -> Re
         // It has streams of its own, and was run before these were made.
         Command::Ipvsadm { .. } => Ok(()),
     }
+}
+
+/// For stderr; `eprintln!` would panic where nobody reads it.
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "pointsman: {message}");
 }
 
 fn default_socket() -> PathBuf {

@@ -44,11 +44,16 @@ impl Output<'_> {
         Ok(self.out.flush()?)
     }
 
+    /// The change is made: nobody reading its warnings is no reason to call it failed.
+    pub(super) fn warnings(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            let _ = writeln!(self.err, "warning: {warning}");
+        }
+    }
+
     /// What a change changed, and in which generation it is in force.
     pub(super) fn change(&mut self, change: &Change) -> Result<(), CliError> {
-        for warning in &change.warnings {
-            writeln!(self.err, "warning: {warning}")?;
-        }
+        self.warnings(&change.warnings);
         if self.json {
             return self.json(change);
         }

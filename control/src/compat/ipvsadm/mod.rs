@@ -3,7 +3,7 @@
 //! Nothing here does I/O but [`SystemNames::read`]: `cli::ipvsadm` talks to the director. The facts are those of
 //! ipvsadm 1.31 as recorded in `tests/oracle`. Differences, each meant:
 //! - help and usage errors need no director; the original first asks the kernel for IPVS;
-//! - names without `-n` come from `/etc/hosts` and `/etc/services` alone (see [`names`](self::names));
+//! - names without `-n` come from `/etc/hosts` and `/etc/services` alone (see [`names`]);
 //! - a mask with holes is refused; `-M` and `-r` may stand before the service;
 //! - after a vague sentence of the original comes a second line on stderr with the director's own reason;
 //! - `-S` leaves out thresholds as the original does; `pointsman save` keeps them, and `-R` reads both.
