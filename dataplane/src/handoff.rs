@@ -51,6 +51,10 @@ impl Endpoint {
                 left -= 1;
                 take(frame);
             }
+            if left == 0 {
+                // The next call begins with the ring after this one.
+                return;
+            }
         }
     }
 }
