@@ -240,7 +240,10 @@ impl<K: Key> Connections<K> {
     /// Takes an entry that is in no list out of the table.
     fn forget(&mut self, entry: u32, snapshot: &Snapshot) {
         let ended = self.table.get(entry);
-        if let Some(destination) = snapshot.destinations.get(ended.destination as usize) {
+        // The slot may be another destination's by now, which never counted this connection.
+        if let Some(destination) = snapshot.destinations.get(ended.destination as usize)
+            && destination.generation == ended.destination_generation
+        {
             destination.shared.disconnected(is_active(ended));
         }
         self.table.remove(entry);
