@@ -109,18 +109,18 @@ pub fn follow<K: Key>(
         connections.end(entry, snapshot);
         return None;
     };
+    let slot = connections.table.get(entry).destination;
+    if layout.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN && connections.is_reused_by_syn(entry) {
+        connections.end(entry, snapshot);
+        return None;
+    }
     if destination.presence == Presence::Removed {
         return Some(Followed::Removed);
     }
-    let slot = connections.table.get(entry).destination;
     if layout.kind == Kind::IcmpError {
         // An error is no sign of life: it counts, but keeps nothing up.
         connections.table.get_mut(entry).count(layout.ip_len());
         return Some(Followed::Destination(slot));
-    }
-    if layout.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN && connections.is_reused_by_syn(entry) {
-        connections.end(entry, snapshot);
-        return None;
     }
     connections.touch(entry, layout.tcp_flags, layout.ip_len(), now, snapshot);
     Some(Followed::Destination(slot))
