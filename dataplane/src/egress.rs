@@ -44,6 +44,8 @@ impl Egress {
         handoff: &Endpoint,
         (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
     ) {
+        // What waited for a neighbour that has answered since leaves before what has come since.
+        self.retry(ports, (now, stats));
         let mut forwarded = 0;
         for (mut frame, packet) in batch.frames.drain(..).zip(&batch.packets) {
             match packet.verdict {
@@ -55,16 +57,16 @@ impl Egress {
                     match hop.cell.get() {
                         NeighborState::Reachable(mac) => {
                             ethernet::set_addresses(frame.data_mut(), mac, hop.source);
-                            forwarded += 1;
-                            self.enqueue(usize::from(hop.port), frame, ports, stats);
+                            let queued = self.enqueue(usize::from(hop.port), frame, ports, stats);
+                            forwarded += u64::from(queued);
                         }
                         NeighborState::Incomplete => self.wait(frame, hop, now, stats),
                         NeighborState::Failed => stats.dropped(DropReason::NeighborUnresolved),
                     }
                 }
                 Verdict::Answer(answer) => {
-                    stats.answers[answer as usize].add(1);
-                    self.enqueue(usize::from(packet.port), frame, ports, stats);
+                    let queued = self.enqueue(usize::from(packet.port), frame, ports, stats);
+                    stats.answers[answer as usize].add(u64::from(queued));
                 }
                 Verdict::Punt => stats.punted.add(1),
                 Verdict::Handoff(worker) => match handoff.push(worker, (frame, packet.port)) {
@@ -101,8 +103,8 @@ impl Egress {
                 continue;
             };
             ethernet::set_addresses(waiting.frame.data_mut(), mac, waiting.hop.source);
-            stats.forwarded.add(1);
-            self.enqueue(usize::from(waiting.hop.port), waiting.frame, ports, stats);
+            let queued = self.enqueue(usize::from(waiting.hop.port), waiting.frame, ports, stats);
+            stats.forwarded.add(u64::from(queued));
         }
         self.flush(ports, stats);
         count
@@ -123,16 +125,18 @@ impl Egress {
         self.waiting.push(Waiting { frame, hop: hop.clone(), since: now });
     }
 
+    /// Whether there is such a port; if not, the frame is dropped and counted.
     #[inline]
-    fn enqueue<P: Port>(&mut self, port: usize, frame: Buffer, ports: &mut [P], stats: &WorkerStats) {
+    fn enqueue<P: Port>(&mut self, port: usize, frame: Buffer, ports: &mut [P], stats: &WorkerStats) -> bool {
         let Some(out) = self.out.get_mut(port) else {
             stats.dropped(DropReason::PortGone);
-            return;
+            return false;
         };
         out.push(frame);
         if out.len() == BATCH {
             transmit(port, out, ports, stats);
         }
+        true
     }
 
     #[inline]

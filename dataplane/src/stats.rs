@@ -69,7 +69,7 @@ pub struct WorkerStats {
     pub empty_polls: Counter,
     /// Frames taken from the ports and from other workers.
     pub packets: Counter,
-    /// Frames sent to next hops.
+    /// Frames given to ports for next hops: with those that a port could then not send (`transmit_ring_full`).
     pub forwarded: Counter,
     /// Frames left to the host.
     pub punted: Counter,
@@ -112,9 +112,7 @@ impl Default for WorkerStats {
             drops: std::array::from_fn(|_| Counter::default()),
             answers: std::array::from_fn(|_| Counter::default()),
             ports: std::array::from_fn(|_| PortCounters::default()),
-            destinations: (0..MAX_DESTINATIONS)
-                .map(|_| DestinationCounters::default())
-                .collect(),
+            destinations: (0..MAX_DESTINATIONS).map(|_| DestinationCounters::default()).collect(),
         }
     }
 }
@@ -190,11 +188,7 @@ impl DestinationShared {
     }
 
     fn count(&self, active: bool) -> &AtomicU32 {
-        if active {
-            &self.counts.active
-        } else {
-            &self.counts.inactive
-        }
+        if active { &self.counts.active } else { &self.counts.inactive }
     }
 
     /// Overloaded from `upper` connections on; not any more below `lower`, or below three quarters of `upper` if
