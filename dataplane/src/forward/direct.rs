@@ -17,7 +17,7 @@ use pointsman_hugepages::Buffer;
 /// Rewrites the packets of the batch that have a destination, and decides them.
 #[inline]
 pub fn batch(batch: &mut Batch, context: &mut Context<'_>) {
-    let mut unusual = Picked::new();
+    let (mut expired, mut large) = (Picked::new(), Picked::new());
     for (i, (frame, packet)) in batch.frames.iter_mut().zip(&mut batch.packets).enumerate() {
         if packet.destination == Packet::NOWHERE {
             continue;
@@ -25,19 +25,23 @@ pub fn batch(batch: &mut Batch, context: &mut Context<'_>) {
         match rewrite(frame, packet, context) {
             Ok(next_hop) => packet.verdict = Verdict::Forward(next_hop),
             Err(Unusual::Drop(reason)) => packet.drop(reason),
-            Err(Unusual::Answer) => unusual.push(i as u8),
+            Err(Unusual::TimeExceeded) => expired.push(i as u8),
+            Err(Unusual::TooBig) => large.push(i as u8),
         }
     }
-    for i in unusual {
-        answer(batch, usize::from(i), context);
+    for i in expired {
+        time_exceeded(batch, usize::from(i), context);
+    }
+    for i in large {
+        too_big(batch, usize::from(i), context);
     }
 }
 
 /// Why a packet is not forwarded.
 enum Unusual {
     Drop(DropReason),
-    /// Its TTL ends here or it is too big.
-    Answer,
+    TimeExceeded,
+    TooBig,
 }
 
 #[inline(always)]
@@ -57,26 +61,31 @@ fn rewrite(frame: &mut Buffer, packet: &Packet, context: &Context<'_>) -> Result
         frame.data_mut().get_mut(usize::from(packet.layout.l3)..).and_then(<[u8]>::first_chunk_mut::<20>);
     let header = header.ok_or(Unusual::Drop(DropReason::FrameTruncated))?;
     let ttl = &mut header[if packet.layout.v6 { 7 } else { 8 }];
-    if *ttl <= 1 || ip_len > next_hop.mtu {
-        return Err(Unusual::Answer);
+    if *ttl <= 1 {
+        return Err(Unusual::TimeExceeded);
     }
     if packet.layout.v6 {
         *ttl -= 1;
     } else {
         checksum::decrement_ttl(header);
     }
+    // After the TTL, as the original does it: the answer quotes the packet with the lower one.
+    if ip_len > next_hop.mtu {
+        return Err(Unusual::TooBig);
+    }
     Ok(destination.next_hop)
 }
 
-/// Answers a packet whose TTL ends here, or that is too big for its way out.
 #[cold]
-fn answer(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
+fn time_exceeded(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
+    let layout = batch.packets[i].layout;
+    context.icmp_error(batch, i, |batch, mac| reply::time_exceeded(&mut batch.frames[i], &layout, mac));
+}
+
+#[cold]
+fn too_big(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
     let (layout, slot) = (batch.packets[i].layout, batch.packets[i].destination as usize);
     let header = &batch.frames[i].data()[usize::from(layout.l3)..];
-    if header[if layout.v6 { 7 } else { 8 }] <= 1 {
-        return context
-            .icmp_error(batch, i, |batch, mac| reply::time_exceeded(&mut batch.frames[i], &layout, mac));
-    }
     if !layout.v6 && ipv4::Ipv4::new(header).is_some_and(|packet| !packet.dont_fragment()) {
         // The original would fragment it here. Clients have sent with DF for decades; it is counted.
         return batch.packets[i].drop(DropReason::TooBig);
