@@ -186,10 +186,10 @@ fn flow<K: Key>(
     }
 }
 
-/// Whether the packet may open a connection: TCP by a SYN without RST that does not come from the FTP data port.
+/// Whether the packet may open a connection: nothing from the FTP data port, and TCP by a SYN without RST.
 fn opens<K: Key>(key: &K, tcp_flags: u8) -> bool {
-    key.protocol() != protocol::TCP
-        || (tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN && key.client().port() != FTP_DATA)
+    key.client().port() != FTP_DATA
+        && (key.protocol() != protocol::TCP || tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN)
 }
 
 const FTP: u16 = 21;
@@ -203,7 +203,10 @@ fn find_service<'a, K: Key>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Servi
     };
     let may_be_ftp_data =
         key.protocol() == protocol::TCP && (target.port() == FTP_DATA || target.port() >= 1024);
-    find(target.port()).or_else(|| may_be_ftp_data.then(|| find(FTP)).flatten()).or_else(|| find(0))
+    // Only a persistent FTP service takes its clients' data connections: another would open every port of its servers.
+    // Persistence is not run yet, so that such a service is pending.
+    let ftp = || find(FTP).filter(|service| service.pending);
+    find(target.port()).or_else(|| may_be_ftp_data.then(ftp).flatten()).or_else(|| find(0))
 }
 
 /// What the local stack would say to a packet that nobody takes.
