@@ -1,0 +1,11 @@
+//! The packet path as a whole: frames in, frames and counters out, through a worker between wires in memory.
+
+mod answers;
+mod changes;
+mod direct_routing;
+mod drops;
+mod expiry;
+mod neighbors;
+#[path = "../support/mod.rs"]
+mod support;
+mod workers;

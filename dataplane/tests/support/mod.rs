@@ -1,0 +1,365 @@
+//! A lab in one process: a worker between two wires in memory, a configuration made by hand, and time that the test sets.
+//!
+//! The topology is that of the recordings: the client 10.0.0.2 at port d0, the servers 192.168.50.11 to .13 at port d1.
+
+pub(crate) mod frames;
+pub(crate) mod text;
+
+use crossbeam::channel;
+use frames::{D0, D1, R1, R2, R3};
+use pointsman_dataplane::{
+    command::{Command, ConnectionRecord, ConnectionsQuery, WorkerShared},
+    handoff,
+    limits::FRAME_ROOM,
+    port::memory::{self, Wire},
+    publish::{self, Publisher},
+    scheduler::{Candidate, Kind, Scheduler},
+    snapshot::{
+        Destination, Method, NeighborCell, NeighborState, NextHop, PortFacts, Presence, Service, ServiceKey,
+        Snapshot, Timeouts,
+    },
+    stats::DestinationShared,
+    time::Nanos,
+    verdict::{Answer, DropReason},
+    worker::{Setup, Worker},
+};
+use pointsman_hugepages::{Options, PageChoice, Pool, PoolOptions};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+
+/// A virtual service of the plan. Servers are slots of [`Plan::slots`] with their weights, in the order of addition.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedService {
+    pub(crate) protocol: u8,
+    pub(crate) at: SocketAddr,
+    pub(crate) kind: Kind,
+    pub(crate) servers: Vec<(u32, u32)>,
+    pub(crate) pending: bool,
+}
+
+/// The configuration that a test works with; [`Plan::snapshot`] compiles it.
+#[derive(Clone, Default)]
+pub(crate) struct Plan {
+    pub(crate) services: Vec<PlannedService>,
+    pub(crate) slots: Vec<Destination>,
+    pub(crate) hops: Vec<NextHop>,
+    pub(crate) mtu: u16,
+    pub(crate) timeouts: Timeouts,
+    schedulers: HashMap<ServiceKey, Scheduler>,
+}
+
+impl Plan {
+    /// Nothing, with an MTU of 1500.
+    pub(crate) fn new() -> Self {
+        Self { mtu: 1500, ..Self::default() }
+    }
+
+    /// A service with servers of weight 1 at r1, r2, ...: `service("10.0.0.100:80", TCP, Kind::Rr, 3)`.
+    pub(crate) fn service(mut self, at: &str, protocol: u8, kind: Kind, servers: usize) -> Self {
+        let at: SocketAddr = at.parse().expect("an address and port");
+        let servers = (0..servers).map(|n| (self.server(n, at), 1)).collect();
+        self.services.push(PlannedService { protocol, at, kind, servers, pending: false });
+        self
+    }
+
+    /// Adds server `n` (0: r1) for the service at `at`, and returns its slot.
+    pub(crate) fn server(&mut self, n: usize, at: SocketAddr) -> u32 {
+        let address: IpAddr =
+            if at.is_ipv6() { format!("fd00:50::{}", 11 + n) } else { format!("192.168.50.{}", 11 + n) }
+                .parse()
+                .expect("an address");
+        let next_hop = self.hop(address, [R1, R2, R3].get(n).copied());
+        self.slots.push(Destination {
+            generation: 1,
+            presence: Presence::Present,
+            address,
+            port: at.port(),
+            method: Method::Direct,
+            next_hop,
+            shared: Arc::new(DestinationShared::default()),
+        });
+        self.slots.len() as u32 - 1
+    }
+
+    /// The next hop with this address on port d1, and its MAC address if it is to be known.
+    pub(crate) fn hop(&mut self, address: IpAddr, mac: Option<[u8; 6]>) -> u32 {
+        if let Some(known) = self.hops.iter().position(|hop| hop.address == address) {
+            return known as u32;
+        }
+        let cell = Arc::new(NeighborCell::default());
+        if let Some(mac) = mac {
+            cell.set(NeighborState::Reachable(mac));
+        }
+        self.hops.push(NextHop { address, port: 1, mtu: self.mtu, source: D1, cell });
+        self.hops.len() as u32 - 1
+    }
+
+    /// Compiles it; the place of schedulers is carried from the last time.
+    pub(crate) fn snapshot(&mut self, generation: u64) -> Snapshot {
+        let mut snapshot = Snapshot {
+            generation,
+            ports: [("d0", D0), ("d1", D1)]
+                .map(|(name, mac)| PortFacts { name: name.to_owned(), mac, mtu: self.mtu })
+                .into(),
+            destinations: self.slots.clone().into(),
+            next_hops: self.hops.iter().map(|hop| NextHop { mtu: self.mtu, ..hop.clone() }).collect(),
+            timeouts: self.timeouts.clone(),
+            ..Snapshot::default()
+        };
+        let mut services = Vec::new();
+        for planned in &self.services {
+            let key =
+                ServiceKey { protocol: planned.protocol, address: planned.at.ip(), port: planned.at.port() };
+            let candidates = planned
+                .servers
+                .iter()
+                .map(|&(slot, weight)| Candidate {
+                    slot,
+                    weight,
+                    shared: self.slots[slot as usize].shared.clone(),
+                })
+                .collect();
+            let scheduler = Scheduler::compile(planned.kind, candidates, self.schedulers.get(&key));
+            self.schedulers.insert(key, scheduler.clone());
+            snapshot.virtual_addresses.insert(planned.at.ip());
+            snapshot.service_index.insert(key, services.len() as u32);
+            services.push(Service { key: Some(key), scheduler, pending: planned.pending });
+        }
+        snapshot.services = services.into();
+        snapshot
+    }
+}
+
+/// How large a lab is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) workers: usize,
+    pub(crate) connections: usize,
+    /// Frames that a wire holds each way.
+    pub(crate) wire: usize,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { workers: 1, connections: 4096, wire: 2048 }
+    }
+}
+
+/// One worker with its wires.
+pub(crate) struct Station {
+    pub(crate) worker: Worker<memory::Port>,
+    pub(crate) wires: [Wire; 2],
+    pub(crate) shared: Arc<WorkerShared>,
+}
+
+/// See the module.
+pub(crate) struct Lab {
+    pub(crate) stations: Vec<Station>,
+    pub(crate) plan: Plan,
+    pub(crate) now: Nanos,
+    pub(crate) publisher: Publisher<Snapshot>,
+    generation: u64,
+}
+
+pub(crate) fn ordinary() -> Options {
+    Options { pages: PageChoice::Ordinary, numa_node: None, lock: false }
+}
+
+impl Lab {
+    /// One worker, room for 4096 connections of each family.
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self::sized(plan, Size::default())
+    }
+
+    pub(crate) fn sized(mut plan: Plan, size: Size) -> Self {
+        let generation = 1;
+        let (publisher, readers) = publish::channel(generation, plan.snapshot(generation), size.workers);
+        let mut ends = handoff::mesh(size.workers);
+        let mut stations = Vec::new();
+        for (index, snapshot) in readers.into_iter().enumerate() {
+            let shared = Arc::new(WorkerShared::new(index as u16));
+            let (port0, wire0) = memory::pair(size.wire, FRAME_ROOM).expect("memory for a wire");
+            let (port1, wire1) = memory::pair(size.wire, FRAME_ROOM).expect("memory for a wire");
+            let pool = PoolOptions { buffers: 128, room: FRAME_ROOM, memory: ordinary() };
+            let worker = Worker::new(Setup {
+                index: index as u16,
+                ports: vec![port0, port1],
+                pool: Pool::new("frames of the worker", pool).expect("memory for a pool"),
+                connections_ipv4: size.connections,
+                connections_ipv6: size.connections,
+                memory: ordinary(),
+                snapshot,
+                handoff: ends.remove(0),
+                shared: shared.clone(),
+                seed: 0x5eed,
+            });
+            stations.push(Station {
+                worker: worker.expect("memory for tables"),
+                wires: [wire0, wire1],
+                shared,
+            });
+        }
+        Self { stations, plan, now: Nanos::from_secs(1_000), publisher, generation }
+    }
+
+    /// Puts the plan in force.
+    pub(crate) fn publish(&mut self) {
+        self.generation += 1;
+        let snapshot = self.plan.snapshot(self.generation);
+        self.publisher.publish(self.generation, snapshot);
+    }
+
+    /// Lets time pass without a poll.
+    pub(crate) fn wait(&mut self, millis: u64) {
+        self.now = Nanos(self.now.0 + millis * 1_000_000);
+    }
+
+    /// Polls every worker until none finds anything to do.
+    pub(crate) fn poll(&mut self) {
+        for _ in 0..10_000 {
+            let now = self.now;
+            if self.stations.iter_mut().map(|station| station.worker.poll(now)).sum::<usize>() == 0 {
+                return;
+            }
+        }
+        panic!("the workers do not come to rest");
+    }
+
+    /// Lets time pass with a poll every tenth of a second.
+    pub(crate) fn run(&mut self, millis: u64) {
+        for _ in 0..millis / 100 {
+            self.wait(100);
+            self.poll();
+        }
+        self.wait(millis % 100);
+        self.poll();
+    }
+
+    /// Brings frames to port d0 of the first worker, lets the workers run, and returns what left by both ports.
+    pub(crate) fn send(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        for frame in frames {
+            assert!(self.stations[0].wires[0].push(frame), "the wire has room");
+        }
+        self.poll();
+        self.taken()
+    }
+
+    /// One frame in, what came out as text.
+    pub(crate) fn says(&mut self, frame: Vec<u8>) -> Vec<String> {
+        self.send(&[frame]).iter().map(|frame| text::text(frame)).collect()
+    }
+
+    /// What has left by the ports, those of each in order.
+    pub(crate) fn taken(&mut self) -> Vec<Vec<u8>> {
+        let wires = self.stations.iter_mut().flat_map(|station| &mut station.wires);
+        wires.flat_map(Wire::pop_all).collect()
+    }
+
+    /// The sum of a counter over all workers.
+    fn sum(&self, get: impl Fn(&WorkerShared) -> u64) -> u64 {
+        self.stations.iter().map(|station| get(&station.shared)).sum()
+    }
+
+    pub(crate) fn drops(&self, reason: DropReason) -> u64 {
+        self.sum(|shared| shared.stats.drops[reason as usize].get())
+    }
+
+    /// All drops that there are.
+    pub(crate) fn all_drops(&self) -> Vec<(DropReason, u64)> {
+        let counted = DropReason::ALL.iter().map(|reason| (*reason, self.drops(*reason)));
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+
+    pub(crate) fn answers(&self, answer: Answer) -> u64 {
+        self.sum(|shared| shared.stats.answers[answer as usize].get())
+    }
+
+    pub(crate) fn punted(&self) -> u64 {
+        self.sum(|shared| shared.stats.punted.get())
+    }
+
+    pub(crate) fn forwarded(&self) -> u64 {
+        self.sum(|shared| shared.stats.forwarded.get())
+    }
+
+    pub(crate) fn handed_off(&self) -> u64 {
+        self.sum(|shared| shared.stats.handed_off.get())
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.sum(|shared| shared.stats.connections.get())
+    }
+
+    /// Connections made, timed out, and evicted.
+    pub(crate) fn lives(&self) -> (u64, u64, u64) {
+        (
+            self.sum(|shared| shared.stats.connections_created.get()),
+            self.sum(|shared| shared.stats.connections_expired.get()),
+            self.sum(|shared| shared.stats.connections_evicted.get()),
+        )
+    }
+
+    /// Connections, packets and bytes of a slot.
+    pub(crate) fn traffic(&self, slot: usize) -> (u64, u64, u64) {
+        (
+            self.sum(|shared| shared.stats.destinations[slot].connections.get()),
+            self.sum(|shared| shared.stats.destinations[slot].packets_in.get()),
+            self.sum(|shared| shared.stats.destinations[slot].bytes_in.get()),
+        )
+    }
+
+    /// Active and inactive connections of a slot.
+    pub(crate) fn counts(&self, slot: usize) -> (u32, u32) {
+        let shared = &self.plan.slots[slot].shared;
+        (shared.active(), shared.inactive())
+    }
+
+    /// Every frame has one end, and one count: `waiting` are those that wait for a neighbour.
+    pub(crate) fn assert_accounted(&self, waiting: u64) {
+        let packets = self.sum(|shared| shared.stats.packets.get());
+        let answers: u64 = Answer::ALL.iter().map(|answer| self.answers(*answer)).sum();
+        let drops: u64 = DropReason::ALL.iter().map(|reason| self.drops(*reason)).sum();
+        let ends = self.forwarded() + answers + self.punted() + self.handed_off() + drops + waiting;
+        assert_eq!(packets, ends, "answers {answers}, drops {:?}", self.all_drops());
+    }
+
+    /// The connections of all workers, by client.
+    pub(crate) fn list(&mut self) -> Vec<ConnectionRecord> {
+        let mut all = Vec::new();
+        for station in 0..self.stations.len() {
+            let mut cursor = Some(0);
+            while let Some(at) = cursor {
+                let (answer, answers) = channel::bounded(1);
+                let query = ConnectionsQuery { cursor: at, records: Vec::with_capacity(7), answer };
+                let commands = &self.stations[station].shared.commands;
+                commands.push(Command::ListConnections(query)).expect("room for a command");
+                self.poll();
+                let answer = answers.try_recv().expect("the worker answers");
+                assert_eq!(usize::from(answer.worker), station);
+                all.extend(answer.records);
+                cursor = answer.next;
+            }
+        }
+        all.sort_by_key(|record| (record.protocol, record.client, record.virtual_service));
+        all
+    }
+
+    /// The connections as lines of `ipvsadm -Lnc`, in the order of their clients, blanks squeezed.
+    pub(crate) fn listed(&mut self) -> Vec<String> {
+        let line = |record: ConnectionRecord| {
+            let protocol = if record.protocol == TCP { "TCP" } else { "UDP" };
+            // Up to the next second, as a moment in it has passed.
+            let seconds = record.expires_millis.div_ceil(1000);
+            let expires = format!("{:02}:{:02}", seconds / 60, seconds % 60);
+            let (client, service) = (record.client, record.virtual_service);
+            format!("{protocol} {expires} {} {client} {service} {}", record.state, record.destination)
+        };
+        self.list().into_iter().map(line).collect()
+    }
+}
