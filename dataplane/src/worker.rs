@@ -106,6 +106,8 @@ impl<P: Port> Worker<P> {
     pub fn poll(&mut self, now: Nanos) -> usize {
         if self.config.refresh() {
             self.shared.stats.generation.set(self.config.generation());
+            self.v4.begin_sweep();
+            self.v6.begin_sweep();
         }
         let mut done = self.receive();
         if done > 0 {
@@ -221,11 +223,12 @@ impl<P: Port> Worker<P> {
         self.egress.resolve(&mut self.batch, &mut self.ports, &self.handoff, at);
     }
 
-    /// Ends the connections whose time has come, a bounded number.
+    /// Ends the connections whose time has come, or whose service is gone; a bounded number.
     #[inline]
     fn expire(&mut self, now: Nanos) -> usize {
-        let (snapshot, stats) = (self.config.get(), &self.shared.stats);
-        self.v4.expire(now.ticks(), snapshot, stats) + self.v6.expire(now.ticks(), snapshot, stats)
+        let (now, snapshot, stats) = (now.ticks(), self.config.get(), &self.shared.stats);
+        let swept = self.v4.sweep(now, snapshot) + self.v6.sweep(now, snapshot);
+        swept + self.v4.expire(now, snapshot, stats) + self.v6.expire(now, snapshot, stats)
     }
 
     /// Orders of the control plane, and frames that waited for a neighbour.

@@ -6,6 +6,7 @@
 pub mod key;
 mod lists;
 pub mod lookup;
+mod sweep;
 pub mod table;
 pub mod tcp;
 pub mod udp;
@@ -32,6 +33,7 @@ pub struct Connections<K: Key> {
     wheel: Wheel,
     /// The tick of the last look at the half-open queues.
     looked: Ticks,
+    sweep: sweep::Sweep,
 }
 
 /// No room, and no half-open connection to give way.
@@ -44,7 +46,12 @@ impl<K: Key> Connections<K> {
     /// # Errors
     /// When the memory is not to be had.
     pub fn new(capacity: usize, seed: u64, memory: &Options) -> Result<Self, Error> {
-        Ok(Self { table: Table::new(capacity, seed, memory)?, wheel: Wheel::new(), looked: Ticks(0) })
+        Ok(Self {
+            table: Table::new(capacity, seed, memory)?,
+            wheel: Wheel::new(),
+            looked: Ticks(0),
+            sweep: sweep::Sweep::default(),
+        })
     }
 
     /// Makes a connection to the destination in `slot`, from its first packet. When the table is full the oldest half-open

@@ -124,6 +124,11 @@ impl<K: Key> Table<K> {
         self.entries.len()
     }
 
+    /// Entries that have been used so far, from number 0 on.
+    pub fn used(&self) -> u32 {
+        self.fresh
+    }
+
     /// What memory it got.
     pub fn reports(&self) -> [Report; 2] {
         [self.buckets.report().clone(), self.entries.report().clone()]
