@@ -6,10 +6,7 @@
 //! - `--once MODE FLOWS PACKETS`: a fixed amount of work without timing, for a profiler; MODE is hit, floor, new or flood.
 //! - `--test`: just enough to see that it runs.
 
-use pointsman_benches::{
-    callgrind,
-    packet_path::{self, Extent},
-};
+use pointsman_benches::{Extent, callgrind, packet_path, pin};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -25,7 +22,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<(), String> {
     let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if let Some(at) = arguments.iter().position(|argument| argument == "--once") {
-        return once(&arguments[at + 1..]);
+        return packet_path::once_of_arguments(&arguments[at + 1..]);
     }
     if given("--list") {
         return Ok(());
@@ -36,21 +33,6 @@ fn run(arguments: &[String]) -> Result<(), String> {
         }
         return Ok(());
     }
-    let extent = if given("--test") { Extent::Smoke } else { Extent::Full };
-    if let Some(core) = core_affinity::get_core_ids().and_then(|cores| cores.last().copied()) {
-        core_affinity::set_for_current(core);
-    }
-    packet_path::print(extent).map_err(|error| error.to_string())
-}
-
-fn once(arguments: &[String]) -> Result<(), String> {
-    let usage = || "--once is followed by MODE FLOWS PACKETS, for example: --once hit 1000 640000".to_owned();
-    let [mode, flows, packets, ..] = arguments else {
-        return Err(usage());
-    };
-    let flows = flows.parse().map_err(|_| usage())?;
-    let packets = packets.parse().map_err(|_| usage())?;
-    let done = packet_path::once(mode, flows, packets)?;
-    println!("{done} packets");
-    Ok(())
+    pin(0);
+    packet_path::print(Extent::of_arguments()).map_err(|error| error.to_string())
 }

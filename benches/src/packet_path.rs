@@ -8,9 +8,10 @@
 //! - hit: every packet is of an established connection, of which there are 1, 1 k, 1 M or 10 M.
 //! - new: every packet is the SYN of a client never seen; connections end after a second, as many as begin.
 //! - flood: the table is full, every SYN takes the place of the oldest half-open connection, and one packet in sixteen is of
-//!   one of 100 k established connections, none of which may be lost.
+//!   one of the established connections, a tenth of the table, none of which may be lost.
 
 use crate::{
+    Extent,
     rig::{Floor, Plan, Rig},
     timing::{Figure, measure, reference_nanos},
     traffic::{Flood, Fresh, Permuted},
@@ -18,28 +19,9 @@ use crate::{
 use pointsman_dataplane::{conn::tcp::TcpState, limits::BATCH, snapshot::Timeouts, time::Ticks, wire::tcp};
 use pointsman_hugepages::{Error, Options};
 
-/// Connections of the table in the benches of new connections.
-const TABLE: usize = 1 << 20;
-
-/// Connections that stay established while the table is flooded.
-const KNOWN: u32 = 100_000;
-
-/// How much a bench does: all of it, or just enough to see that it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// For figures.
-    Full,
-    /// For CI.
-    Smoke,
-}
-
-impl Extent {
-    fn of(self, packets: u64) -> u64 {
-        match self {
-            Extent::Full => packets,
-            Extent::Smoke => packets.min(6_400),
-        }
-    }
+/// Connections of the table in the benches of new connections. A tenth of them stay established while it is flooded.
+fn table(extent: Extent) -> usize {
+    extent.pick(1 << 20, 1 << 13)
 }
 
 /// A figure and what it is worth.
@@ -58,7 +40,7 @@ pub struct Measured {
 pub fn hit(flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
     let mut rig = Rig::established(flows, Options::default())?;
     // Each run sees each connection about once, and some millions of packets at least.
-    let packets = extent.of(u64::from(flows).max(4_000_000));
+    let packets = extent.pick(u64::from(flows).max(4_000_000), 6_400);
     let before = rig.counts();
     let figure = measure(|| rig.run(packets));
     let after = rig.counts();
@@ -78,7 +60,7 @@ pub fn hit(flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
 /// When the memory is not to be had.
 pub fn floor(flows: u32, extent: Extent) -> Result<Figure, Error> {
     let mut floor = Floor::new(Permuted::new(flows, tcp::ACK), &Options::default())?;
-    Ok(measure(|| floor.run(extent.of(4_000_000))))
+    Ok(measure(|| floor.run(extent.pick(4_000_000, 6_400))))
 }
 
 /// New connections with as many ending: the table is three quarters full, each connection ends a second after its SYN.
@@ -86,18 +68,19 @@ pub fn floor(flows: u32, extent: Extent) -> Result<Figure, Error> {
 /// # Errors
 /// When the memory is not to be had.
 pub fn new_connections(extent: Extent) -> Result<Measured, Error> {
-    let mut rig = sustained(Options::default())?;
+    let table = table(extent);
+    let mut rig = sustained(table, Options::default())?;
     // Until connections end as fast as they begin.
-    rig.run(2 * TABLE as u64);
+    rig.run(2 * table as u64);
     let before = rig.counts();
-    let figure = measure(|| rig.run(extent.of(TABLE as u64)));
+    let figure = measure(|| rig.run(table as u64));
     let after = rig.counts();
     let created = after.created - before.created;
     let expired = after.expired - before.expired;
     assert_eq!(created, after.packets - before.packets, "{}", rig.losses());
     assert_eq!(after.evicted, 0, "the table was not to fill up");
     assert!(
-        created.abs_diff(expired) <= TABLE as u64 / 16,
+        created.abs_diff(expired) <= table as u64 / 16,
         "as many end as begin: {created} began, {expired} ended"
     );
     let huge = rig.has_huge_pages();
@@ -105,14 +88,14 @@ pub fn new_connections(extent: Extent) -> Result<Measured, Error> {
 }
 
 /// The rig of [`new_connections`].
-fn sustained(memory: Options) -> Result<Rig<Fresh>, Error> {
+fn sustained(table: usize, memory: Options) -> Result<Rig<Fresh>, Error> {
     let mut timeouts = Timeouts::default();
     timeouts.tcp[TcpState::SynReceived as usize] = Ticks::from_secs(1);
     let plan = Plan {
-        capacity: TABLE,
+        capacity: table,
         memory,
         // Three quarters of the table begin in a second.
-        nanos_per_poll: 1_000_000_000 * BATCH as u64 / (TABLE as u64 * 3 / 4),
+        nanos_per_poll: 1_000_000_000 * BATCH as u64 / (table as u64 * 3 / 4),
     };
     Rig::new(plan, Fresh::new(0), timeouts)
 }
@@ -123,12 +106,13 @@ fn sustained(memory: Options) -> Result<Rig<Fresh>, Error> {
 /// # Errors
 /// When the memory is not to be had.
 pub fn flood(extent: Extent) -> Result<Measured, Error> {
-    let mut rig = flooded(Options::default())?;
+    let table = table(extent);
+    let mut rig = flooded(table, Options::default())?;
     let before = rig.counts();
     let share = u64::from(Flood::SHARE);
-    let figure = measure(|| rig.run(extent.of(TABLE as u64)) * (share - 1) / share);
+    let figure = measure(|| rig.run(table as u64) * (share - 1) / share);
     let after = rig.counts();
-    assert_eq!(after.connections, TABLE as u64, "the table stays full");
+    assert_eq!(after.connections, table as u64, "the table stays full");
     assert_eq!(
         after.evicted - before.evicted,
         after.created - before.created,
@@ -146,15 +130,32 @@ pub fn flood(extent: Extent) -> Result<Measured, Error> {
 }
 
 /// The rig of [`flood`], its table full.
-fn flooded(memory: Options) -> Result<Rig<Flood>, Error> {
-    let plan = Plan { capacity: TABLE, memory, nanos_per_poll: 10_000 };
-    let mut rig = Rig::new(plan, Flood::new(KNOWN), Timeouts::default())?;
-    rig.run(u64::from(KNOWN));
+fn flooded(table: usize, memory: Options) -> Result<Rig<Flood>, Error> {
+    let plan = Plan { capacity: table, memory, nanos_per_poll: 10_000 };
+    let known = (table / 10) as u32;
+    let mut rig = Rig::new(plan, Flood::new(known), Timeouts::default())?;
+    rig.run(u64::from(known));
     rig.pattern().known.flags = tcp::ACK;
-    rig.run(u64::from(KNOWN));
+    rig.run(u64::from(known));
     rig.pattern().begun = true;
-    rig.run(2 * TABLE as u64);
+    rig.run(2 * table as u64);
     Ok(rig)
+}
+
+/// [`once`] with its arguments as text: MODE FLOWS PACKETS.
+///
+/// # Errors
+/// What is wrong with the arguments, or the memory.
+pub fn once_of_arguments(arguments: &[String]) -> Result<(), String> {
+    let usage = || "--once is followed by MODE FLOWS PACKETS, for example: --once hit 1000 640000".to_owned();
+    let [mode, flows, packets] = arguments else {
+        return Err(usage());
+    };
+    let flows = flows.parse().map_err(|_| usage())?;
+    let packets = packets.parse().map_err(|_| usage())?;
+    let done = once(mode, flows, packets)?;
+    println!("{done} packets");
+    Ok(())
 }
 
 /// Does a fixed amount of work without timing, for callgrind: see [`crate::callgrind`].
@@ -167,8 +168,8 @@ pub fn once(mode: &str, flows: u32, packets: u64) -> Result<u64, String> {
     Ok(match mode {
         "hit" => Rig::established(flows, memory).map_err(said)?.run(packets),
         "floor" => Floor::new(Permuted::new(flows, tcp::ACK), &memory).map_err(said)?.run(packets),
-        "new" => sustained(memory).map_err(said)?.run(packets),
-        "flood" => flooded(memory).map_err(said)?.run(packets),
+        "new" => sustained(table(Extent::Smoke), memory).map_err(said)?.run(packets),
+        "flood" => flooded(table(Extent::Smoke), memory).map_err(said)?.run(packets),
         _ => return Err(format!("no mode \"{mode}\": there are hit, floor, new and flood")),
     })
 }
@@ -180,8 +181,11 @@ pub fn once(mode: &str, flows: u32, packets: u64) -> Result<u64, String> {
 pub fn print(extent: Extent) -> Result<(), Error> {
     let sizes: &[u32] = match extent {
         Extent::Full => &[1, 1_000, 1_000_000, 10_000_000],
-        Extent::Smoke => &[1, 1_000, 10_000],
+        Extent::Smoke => &[1, 10_000],
     };
+    if extent == Extent::Smoke {
+        println!("packet_path: to see that it runs; these figures mean nothing");
+    }
     println!("reference loop      {:.2} ns a step", reference_nanos());
     println!("floor               {}", floor(1_000, extent)?);
     for &flows in sizes {

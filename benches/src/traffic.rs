@@ -191,18 +191,19 @@ impl<P: Pattern> Traffic<P> {
             template,
         }
     }
-}
 
-impl<P: Pattern> Generator for Traffic<P> {
+    /// The next frame.
+    pub fn frame(&mut self) -> [u8; FRAME_LEN] {
+        let mut frame = self.template;
+        let next = self.pattern.next();
+        self.write(&mut frame, next);
+        frame
+    }
+
+    /// Writes what differs from the template.
     #[inline]
-    fn fill(&mut self, buffer: &mut Buffer) {
-        let (flow, flags) = self.pattern.next();
+    fn write(&self, frame: &mut [u8; FRAME_LEN], (flow, flags): (u32, u8)) {
         let (address, port) = client(flow);
-        // Buffers have room for a frame of 1500 bytes.
-        buffer.copy_from(&self.template);
-        let Some(frame) = buffer.data_mut().first_chunk_mut::<FRAME_LEN>() else {
-            return;
-        };
         let client = (address >> 16) + (address & 0xffff);
         let ip = !checksum::fold(self.ip_sum + client);
         let tcp = !checksum::fold(self.tcp_sum + client + u32::from(port) + u32::from(flags));
@@ -211,6 +212,18 @@ impl<P: Pattern> Generator for Traffic<P> {
         frame[L4..L4 + 2].copy_from_slice(&port.to_be_bytes());
         frame[L4 + 13] = flags;
         frame[L4 + 16..L4 + 18].copy_from_slice(&tcp.to_be_bytes());
+    }
+}
+
+impl<P: Pattern> Generator for Traffic<P> {
+    #[inline]
+    fn fill(&mut self, buffer: &mut Buffer) {
+        let next = self.pattern.next();
+        // Buffers have room for a frame of 1500 bytes.
+        buffer.copy_from(&self.template);
+        if let Some(frame) = buffer.data_mut().first_chunk_mut() {
+            self.write(frame, next);
+        }
     }
 }
 

@@ -1,0 +1,41 @@
+//! Measures one pick of a scheduler (rr, wrr, lc, wlc) among 1, 16 and 100 destinations with different weights and
+//! connections. rr and wrr move their common place on with each pick, an atomic exchange.
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use pointsman_dataplane::{
+    scheduler::{Candidate, Kind, Scheduler},
+    stats::DestinationShared,
+};
+use std::{sync::Arc, time::Duration};
+
+fn scheduler(kind: Kind, destinations: u32) -> Scheduler {
+    let candidates = (0..destinations)
+        .map(|slot| {
+            let shared = Arc::new(DestinationShared::default());
+            for _ in 0..slot % 7 {
+                shared.connected(true);
+            }
+            Candidate { slot, weight: 1 + slot % 5, shared }
+        })
+        .collect();
+    Scheduler::compile(kind, candidates, None)
+}
+
+fn pick(c: &mut Criterion) {
+    let mut group = c.benchmark_group("scheduler");
+    for kind in [Kind::Rr, Kind::Wrr, Kind::Lc, Kind::Wlc] {
+        for destinations in [1, 16, 100] {
+            let scheduler = scheduler(kind, destinations);
+            group.bench_function(BenchmarkId::new(kind.name(), destinations), |b| {
+                b.iter(|| scheduler.pick());
+            });
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    targets = pick
+}
+criterion_main!(benches);
