@@ -28,20 +28,13 @@ impl Director {
     pub fn start(lab: &Lab, node: &str, arguments: &str) -> Self {
         let mut process = Self::spawn(lab, node, arguments);
         process.wait_for_line("ready", 20);
-        Self {
-            lab: lab.clone(),
-            node: node.to_owned(),
-            process,
-        }
+        Self { lab: lab.clone(), node: node.to_owned(), process }
     }
 
     /// Starts it without waiting: for a start that is to be refused.
     pub fn spawn(lab: &Lab, node: &str, arguments: &str) -> Process {
         let client = Self::programs().join("pointsman");
-        lab.sh(&format!(
-            "mkdir -p /run/bin && ln -sfn {} /run/bin/ipvsadm",
-            client.display()
-        ));
+        lab.sh(&format!("mkdir -p /run/bin && ln -sfn {} /run/bin/ipvsadm", client.display()));
         lab.spawn(node, "pointsmand", &format!("exec pointsmand {arguments}"))
     }
 
@@ -54,12 +47,7 @@ impl Director {
     pub fn ipvsadm_all(&self, lines: &[&str]) {
         for line in lines {
             let output = self.ipvsadm(line);
-            assert!(
-                output.code == 0,
-                "ipvsadm {line}\nexit {}\n{}",
-                output.code,
-                output.text()
-            );
+            assert!(output.code == 0, "ipvsadm {line}\nexit {}\n{}", output.code, output.text());
         }
     }
 

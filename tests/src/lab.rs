@@ -44,10 +44,7 @@ pub struct Output {
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests
-        .parent()
-        .expect("the tests crate lies in the repository")
-        .to_path_buf()
+    tests.parent().expect("the tests crate lies in the repository").to_path_buf()
 }
 
 impl Lab {
@@ -64,22 +61,13 @@ impl Lab {
             .expect("unshare (util-linux) starts");
         let mut pid = String::new();
         let output = anchor.stdout.take().expect("the output of the anchor is a pipe");
-        BufReader::new(output)
-            .read_line(&mut pid)
-            .expect("the anchor says its number");
+        BufReader::new(output).read_line(&mut pid).expect("the anchor says its number");
         let pid = pid.trim().to_owned();
         assert!(
             !pid.is_empty(),
             "the namespaces of a lab could not be set up: see the message of unshare or mount"
         );
-        Self {
-            inner: Arc::new(Inner {
-                anchor,
-                pid,
-                in_user_namespace,
-                processes: AtomicU32::new(0),
-            }),
-        }
+        Self { inner: Arc::new(Inner { anchor, pid, in_user_namespace, processes: AtomicU32::new(0) }) }
     }
 
     /// Adds a network namespace with its loopback up.
@@ -89,10 +77,8 @@ impl Lab {
 
     /// Runs a shell line in a node and returns what it left; stopped after half a minute.
     pub fn run(&self, node: &str, line: &str) -> Output {
-        let output = self
-            .command(COMMAND_SECONDS)
-            .args(["ip", "netns", "exec", node, "sh", "-c", line])
-            .output();
+        let output =
+            self.command(COMMAND_SECONDS).args(["ip", "netns", "exec", node, "sh", "-c", line]).output();
         Output::from(output.expect("nsenter (util-linux) starts"))
     }
 
@@ -153,11 +139,7 @@ impl Lab {
         if self.inner.in_user_namespace {
             command.args(["--user", "--preserve-credentials"]);
         }
-        command
-            .arg("--")
-            .env("PATH", search_path())
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null());
+        command.arg("--").env("PATH", search_path()).env("LC_ALL", "C").stdin(Stdio::null());
         command
     }
 }
@@ -183,12 +165,7 @@ impl Output {
     }
 
     fn expect_success(self, node: &str, line: &str) -> String {
-        assert!(
-            self.code == 0,
-            "[{node}]# {line}\nexit {}\n{}",
-            self.code,
-            self.text()
-        );
+        assert!(self.code == 0, "[{node}]# {line}\nexit {}\n{}", self.code, self.text());
         self.stdout
     }
 }
@@ -205,12 +182,8 @@ impl From<std::process::Output> for Output {
 
 /// Whether user namespaces can be had; without them root does as well.
 fn isolation() -> bool {
-    let works = |flags| {
-        Command::new("unshare")
-            .args([flags, "true"])
-            .output()
-            .is_ok_and(|o| o.status.success())
-    };
+    let works =
+        |flags| Command::new("unshare").args([flags, "true"]).output().is_ok_and(|o| o.status.success());
     if works("-Urnm") {
         return true;
     }

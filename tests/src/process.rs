@@ -25,9 +25,7 @@ impl Process {
     /// Its process number inside the lab.
     pub fn pid(&self) -> String {
         let file = format!("{}.pid", self.stem);
-        wait_until("the process has started", 10, || {
-            self.lab.read(&file).ends_with('\n')
-        });
+        wait_until("the process has started", 10, || self.lab.read(&file).ends_with('\n'));
         self.lab.read(&file).trim().to_owned()
     }
 
@@ -38,10 +36,7 @@ impl Process {
 
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
-        self.child
-            .try_wait()
-            .expect("a child can be asked for its state")
-            .is_none()
+        self.child.try_wait().expect("a child can be asked for its state").is_none()
     }
 
     /// Waits for its end. The exit status, or 128 plus the signal that ended it.
@@ -78,7 +73,5 @@ impl Drop for Process {
 }
 
 fn code_of(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

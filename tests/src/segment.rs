@@ -16,15 +16,10 @@ impl Lab {
     pub fn segment() -> Self {
         let lab = Self::new();
         lab.add_node("switch");
-        lab.ok(
-            "switch",
-            "ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up",
-        );
+        lab.ok("switch", "ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
         for (host, number) in HOSTS {
             lab.add_node(host);
-            lab.sh(&format!(
-                "ip link add eth0 netns {host} type veth peer name {host} netns switch"
-            ));
+            lab.sh(&format!("ip link add eth0 netns {host} type veth peer name {host} netns switch"));
             lab.ok("switch", &format!("ip link set {host} master br0 up"));
             // A veth leaves checksums and segmentation to hardware that does not exist; a NIC would do both.
             // Duplicate address detection would only delay the tests.
@@ -60,16 +55,10 @@ impl Lab {
         let home = format!("/run/lab/{node}");
         self.write(&format!("{home}/index.html"), &format!("{page}\n"));
         self.write(&format!("{home}/nginx.conf"), &nginx_configuration(&home));
-        let nginx = self.spawn(
-            node,
-            "nginx",
-            &format!("exec nginx -e {home}/error.log -c {home}/nginx.conf"),
-        );
+        let nginx =
+            self.spawn(node, "nginx", &format!("exec nginx -e {home}/error.log -c {home}/nginx.conf"));
         wait_until(&format!("nginx on {node} answers"), 10, || {
-            self.run(node, "curl -s --max-time 2 http://127.0.0.1/")
-                .stdout
-                .trim()
-                == page
+            self.run(node, "curl -s --max-time 2 http://127.0.0.1/").stdout.trim() == page
         });
         nginx
     }
@@ -107,18 +96,13 @@ impl Lab {
                 try: print(s.recv(100).decode())\n    \
                 except OSError: print('-')\n";
         self.write("/run/lab/udp_client.py", program);
-        let answers = self.ok(
-            node,
-            &format!("/usr/bin/python3 /run/lab/udp_client.py {VIP} {count}"),
-        );
+        let answers = self.ok(node, &format!("/usr/bin/python3 /run/lab/udp_client.py {VIP} {count}"));
         answers.lines().map(str::to_owned).collect()
     }
 
     /// The hardware address of a node's interface.
     pub fn mac(&self, node: &str, interface: &str) -> String {
-        self.ok(node, &format!("cat /sys/class/net/{interface}/address"))
-            .trim()
-            .to_owned()
+        self.ok(node, &format!("cat /sys/class/net/{interface}/address")).trim().to_owned()
     }
 }
 

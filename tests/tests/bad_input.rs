@@ -26,10 +26,7 @@ fn a_configuration_error_names_the_line_the_field_and_what_was_expected() {
     lab.write("/run/lab/wrong.toml", text);
     let (code, message) = refused(&lab, "--config /run/lab/wrong.toml");
     assert_eq!(code, 1, "{message}");
-    says(
-        &message,
-        &["/run/lab/wrong.toml:6: service[0].address: ", "192.168.10.300"],
-    );
+    says(&message, &["/run/lab/wrong.toml:6: service[0].address: ", "192.168.10.300"]);
 }
 
 #[test]
@@ -72,18 +69,13 @@ fn without_huge_pages_it_runs_and_says_what_that_costs_and_how_to_reserve_them()
     let lab = Lab::segment();
     // A table that does not fit in the huge pages that are free: the machine's reservation is left alone.
     let meminfo = std::fs::read_to_string("/proc/meminfo").expect("/proc/meminfo can be read");
-    let free = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("HugePages_Free:"));
+    let free = meminfo.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
     let pages: u64 = free.map_or(0, |number| number.trim().parse().expect("a number of pages"));
     let connections = pages * (2 << 20) / 64 + 1_000_000;
     let text = format!("[[port]]\ndevice = \"eth0\"\n\n[capacity]\nconnections_ipv4 = {connections}\n");
     lab.write("/run/lab/large.toml", &text);
     let director = Director::start(&lab, "director", "--config /run/lab/large.toml");
-    says(
-        &director.process.log(),
-        &["huge pages", "/proc/sys/vm/nr_hugepages"],
-    );
+    says(&director.process.log(), &["huge pages", "/proc/sys/vm/nr_hugepages"]);
     director.ipvsadm_all(&["-A -t 192.168.10.100:80 -s rr"]);
 }
 
@@ -114,10 +106,7 @@ fn an_unknown_option_of_ipvsadm_gets_the_words_and_the_status_of_the_original() 
     let director = Director::start(&lab, "director", "--port eth0");
     let output = director.ipvsadm("-Q");
     let hint = "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n";
-    assert_eq!(
-        (output.code, output.stdout.as_str(), output.stderr.as_str()),
-        (255, "", hint)
-    );
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (255, "", hint));
 }
 
 #[test]
@@ -150,10 +139,7 @@ fn kill_9_leaves_the_kernel_as_it_was_and_a_restart_serves_again() {
     let before = lab.ok("director", kernel);
     let mut first = Director::start(&lab, "director", "--port eth0");
     first.add_web_service("rr");
-    assert_eq!(
-        lab.requests("client", &format!("http://{VIP}/"), 2),
-        ["web_2", "web_1"]
-    );
+    assert_eq!(lab.requests("client", &format!("http://{VIP}/"), 2), ["web_2", "web_1"]);
     first.process.signal("KILL");
     assert_eq!(first.process.wait(10), 128 + 9);
     assert_eq!(lab.ok("director", kernel), before);
@@ -161,10 +147,7 @@ fn kill_9_leaves_the_kernel_as_it_was_and_a_restart_serves_again() {
     // The socket of the first is still there, and nobody behind it.
     let second = Director::start(&lab, "director", "--port eth0");
     second.add_web_service("rr");
-    assert_eq!(
-        lab.requests("client", &format!("http://{VIP}/"), 2),
-        ["web_2", "web_1"]
-    );
+    assert_eq!(lab.requests("client", &format!("http://{VIP}/"), 2), ["web_2", "web_1"]);
 }
 
 #[tokio::test]
@@ -173,10 +156,8 @@ async fn hostile_frames_are_dropped_with_a_reason_and_service_goes_on() {
     let _servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
     let mut director = Director::start(&lab, "director", "--port eth0");
     director.add_web_service("rr");
-    director.ipvsadm_all(&[
-        "-A -t [fd00:10::100]:80 -s rr",
-        "-a -t [fd00:10::100]:80 -r [fd00:10::12]:80 -g",
-    ]);
+    director
+        .ipvsadm_all(&["-A -t [fd00:10::100]:80 -s rr", "-a -t [fd00:10::100]:80 -r [fd00:10::12]:80 -g"]);
     let before = stats(&director).await;
     let sent = send_hostile_frames(&lab);
     assert!(director.process.is_running(), "{}", director.process.log());
@@ -186,10 +167,7 @@ async fn hostile_frames_are_dropped_with_a_reason_and_service_goes_on() {
         pages == ["web_1", "web_2", "web_1", "web_2"] || pages == ["web_2", "web_1", "web_2", "web_1"],
         "{pages:?}"
     );
-    assert_eq!(
-        lab.requests("client", "http://[fd00:10::100]/", 2),
-        ["web_1", "web_1"]
-    );
+    assert_eq!(lab.requests("client", "http://[fd00:10::100]/", 2), ["web_1", "web_1"]);
 }
 
 /// Panics unless `sent` frames were seen in between, and each of them was counted for what happened to it.
@@ -209,11 +187,7 @@ fn assert_all_counted(before: &GetStatsResponse, after: &GetStatsResponse, sent:
         "transport_header",
     ];
     for reason in headers {
-        let count = after
-            .drops
-            .iter()
-            .find(|drop| drop.reason == reason)
-            .map_or(0, |drop| drop.packets);
+        let count = after.drops.iter().find(|drop| drop.reason == reason).map_or(0, |drop| drop.packets);
         assert!(count > 0, "no frame was dropped for {reason}");
     }
     for worker in &after.workers {
@@ -227,23 +201,13 @@ fn send_hostile_frames(lab: &Lab) -> u64 {
     let mac = lab.mac("director", "eth0");
     let script = repository().join("tests/scripts/hostile.py");
     let send = |kind| {
-        let line = format!(
-            "/usr/bin/python3 -B {} {kind} eth0 {mac} 20261122",
-            script.display()
-        );
-        lab.ok("client", &line)
-            .trim()
-            .parse::<u64>()
-            .expect("the number of frames sent")
+        let line = format!("/usr/bin/python3 -B {} {kind} eth0 {mac} 20261122", script.display());
+        lab.ok("client", &line).trim().parse::<u64>().expect("the number of frames sent")
     };
     ["truncated", "flipped", "random"].map(send).iter().sum()
 }
 
 async fn stats(director: &Director) -> GetStatsResponse {
     let mut client = StatsClient::new(support::connect(director).await);
-    client
-        .get(GetStatsRequest {})
-        .await
-        .expect("Stats.Get answers")
-        .into_inner()
+    client.get(GetStatsRequest {}).await.expect("Stats.Get answers").into_inner()
 }

@@ -45,10 +45,7 @@ impl Demo {
 
     fn is_gone(&self) -> bool {
         let group = self.child.id().to_string();
-        let left = Command::new("pgrep")
-            .args(["-g", &group])
-            .output()
-            .expect("pgrep (procps) starts");
+        let left = Command::new("pgrep").args(["-g", &group]).output().expect("pgrep (procps) starts");
         !left.status.success()
     }
 }
@@ -60,12 +57,7 @@ fn the_demo_shows_requests_that_alternate_and_the_tables() {
     let printed = demo.printed();
     assert_eq!(code, Some(0), "{printed}");
     let answers: Vec<&str> = printed.lines().filter(|line| line.starts_with("web_")).collect();
-    assert_eq!(
-        answers,
-        [
-            "web_2", "web_1", "web_2", "web_1", "web_2", "web_1", "web_2", "web_1"
-        ]
-    );
+    assert_eq!(answers, ["web_2", "web_1", "web_2", "web_1", "web_2", "web_1", "web_2", "web_1"]);
     let tables = [
         "[director]# ipvsadm -a -t 192.168.10.100:80 -r 192.168.10.12:80 -g\n",
         "TCP  192.168.10.100:80 rr\n  -> 192.168.10.12:80             Route   1      0          0         \n",
@@ -86,17 +78,11 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     });
     let group = format!("-{}", demo.child.id());
     // What Ctrl-C sends: SIGINT to every process of the foreground group.
-    let sent = Command::new("kill")
-        .args(["-INT", "--", &group])
-        .status()
-        .expect("kill starts");
+    let sent = Command::new("kill").args(["-INT", "--", &group]).status().expect("kill starts");
     assert!(sent.success());
     assert_ne!(demo.wait(), Some(0), "{}", demo.printed());
     wait_until("nothing of the demo is left", 10, || demo.is_gone());
-    let names = Command::new("ip")
-        .args(["netns", "list"])
-        .output()
-        .expect("ip starts");
+    let names = Command::new("ip").args(["netns", "list"]).output().expect("ip starts");
     let names = String::from_utf8_lossy(&names.stdout).into_owned();
     assert!(!names.contains("web1"), "{names}");
 }

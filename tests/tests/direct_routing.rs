@@ -14,27 +14,18 @@ impl Cluster {
         let lab = Lab::segment();
         let servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
         let director = Director::start(&lab, "director", arguments);
-        Self {
-            lab,
-            director,
-            _servers: servers,
-        }
+        Self { lab, director, _servers: servers }
     }
 }
 
 /// The server added last is the head of the list, so it is the first to be chosen.
-const IN_TURN: [&str; 8] = [
-    "web_2", "web_1", "web_2", "web_1", "web_2", "web_1", "web_2", "web_1",
-];
+const IN_TURN: [&str; 8] = ["web_2", "web_1", "web_2", "web_1", "web_2", "web_1", "web_2", "web_1"];
 
 #[test]
 fn http_requests_alternate_between_two_servers() {
     let cluster = Cluster::new("--port eth0");
     cluster.director.add_web_service("rr");
-    assert_eq!(
-        cluster.lab.requests("client", &format!("http://{VIP}/"), 8),
-        IN_TURN
-    );
+    assert_eq!(cluster.lab.requests("client", &format!("http://{VIP}/"), 8), IN_TURN);
 }
 
 #[test]
@@ -49,31 +40,19 @@ Prot LocalAddress:Port Scheduler Flags
 TCP  192.168.10.100:80 rr
   -> 192.168.10.12:80             Route   1      0          0         \n  \
   -> 192.168.10.13:80             Route   1      0          0         \n";
-    assert_eq!(
-        (table.code, table.stdout.as_str()),
-        (0, expected),
-        "{}",
-        table.stderr
-    );
+    assert_eq!((table.code, table.stdout.as_str()), (0, expected), "{}", table.stderr);
 }
 
 #[test]
 fn two_workers_share_one_rotation() {
     let lab = Lab::segment();
     let _servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
-    lab.write(
-        "/run/lab/two.toml",
-        "[[port]]\ndevice = \"eth0\"\n\n[workers]\ncores = [0, 1]\n",
-    );
+    lab.write("/run/lab/two.toml", "[[port]]\ndevice = \"eth0\"\n\n[workers]\ncores = [0, 1]\n");
     let director = Director::start(&lab, "director", "--config /run/lab/two.toml");
     director.add_web_service("rr");
     let pages = lab.requests("client", &format!("http://{VIP}/"), 40);
     let count = |page: &str| pages.iter().filter(|p| *p == page).count();
-    assert_eq!(
-        (pages.len(), count("web_1"), count("web_2")),
-        (40, 20, 20),
-        "{pages:?}"
-    );
+    assert_eq!((pages.len(), count("web_1"), count("web_2")), (40, 20, 20), "{pages:?}");
 }
 
 #[test]
@@ -84,10 +63,7 @@ fn ipv6_requests_alternate_too() {
         "-a -t [fd00:10::100]:80 -r [fd00:10::12]:80 -g",
         "-a -t [fd00:10::100]:80 -r [fd00:10::13]:80 -g",
     ]);
-    assert_eq!(
-        cluster.lab.requests("client", "http://[fd00:10::100]/", 8),
-        IN_TURN
-    );
+    assert_eq!(cluster.lab.requests("client", "http://[fd00:10::100]/", 8), IN_TURN);
 }
 
 #[test]
@@ -99,11 +75,7 @@ fn wrr_gives_each_server_its_weight() {
         "-a -t 192.168.10.100:80 -r 192.168.10.13:80 -g -w 1",
     ]);
     let pages = cluster.lab.requests("client", &format!("http://{VIP}/"), 40);
-    assert_eq!(
-        pages.iter().filter(|page| *page == "web_1").count(),
-        30,
-        "{pages:?}"
-    );
+    assert_eq!(pages.iter().filter(|page| *page == "web_1").count(), 30, "{pages:?}");
 }
 
 #[test]
@@ -127,10 +99,7 @@ fn udp_datagrams_alternate_between_two_servers() {
         "-a -u 192.168.10.100:53 -r 192.168.10.12:53 -g",
         "-a -u 192.168.10.100:53 -r 192.168.10.13:53 -g",
     ]);
-    assert_eq!(
-        lab.datagrams("client", 6),
-        ["two", "one", "two", "one", "two", "one"]
-    );
+    assert_eq!(lab.datagrams("client", 6), ["two", "one", "two", "one", "two", "one"]);
     // UDP is never active.
     let table = director.ipvsadm("-Ln").stdout;
     assert!(
@@ -171,22 +140,13 @@ fn a_large_upload_passes_while_the_answer_goes_straight_to_the_client() {
     // and refuses the method for a plain file.
     assert_eq!(cluster.lab.ok("client", upload), "405 3000000");
     let stats = cluster.director.ipvsadm("-Ln --stats --exact").stdout;
-    let line = stats
-        .lines()
-        .find(|line| line.starts_with("TCP"))
-        .expect("the service is listed");
-    let numbers: Vec<u64> = line
-        .split_whitespace()
-        .skip(2)
-        .map(|word| word.parse().expect("a number"))
-        .collect();
+    let line = stats.lines().find(|line| line.starts_with("TCP")).expect("the service is listed");
+    let numbers: Vec<u64> =
+        line.split_whitespace().skip(2).map(|word| word.parse().expect("a number")).collect();
     assert_eq!(
         (numbers[0], numbers[2], numbers[4]),
         (1, 0, 0),
         "one connection, nothing passes back: {line}"
     );
-    assert!(
-        numbers[3] > 3_000_000,
-        "all of the upload passed the director: {line}"
-    );
+    assert!(numbers[3] > 3_000_000, "all of the upload passed the director: {line}");
 }

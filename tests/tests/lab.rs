@@ -25,12 +25,8 @@ fn servers_are_silent_about_the_vips_that_they_hold() {
 fn everything_in_a_lab_ends_with_it() {
     let lab = Lab::segment();
     let name = format!("lab-test-{}", std::process::id());
-    let left = || {
-        std::process::Command::new("pgrep")
-            .args(["-f", &name])
-            .output()
-            .expect("pgrep (procps) starts")
-    };
+    let left =
+        || std::process::Command::new("pgrep").args(["-f", &name]).output().expect("pgrep (procps) starts");
     let sleeper = lab.spawn("web1", "sleeper", &format!("sh -c 'sleep 1000; true' {name}"));
     wait_until("the sleeper runs", 10, || left().status.success());
     drop(sleeper);

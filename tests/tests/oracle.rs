@@ -43,13 +43,8 @@ fn replay(scenario: &str) {
     if output.code != 0 || output.stdout != golden {
         lab.write("/run/lab/golden", &golden);
         lab.write("/run/lab/printed", &output.stdout);
-        let difference = lab.sh_within(
-            30,
-            "diff -U4 --label recorded --label printed /run/lab/golden /run/lab/printed",
-        );
-        panic!(
-            "{scenario}: exit {}\n{}\n{}",
-            output.code, difference.stdout, output.stderr
-        );
+        let difference =
+            lab.sh_within(30, "diff -U4 --label recorded --label printed /run/lab/golden /run/lab/printed");
+        panic!("{scenario}: exit {}\n{}\n{}", output.code, difference.stdout, output.stderr);
     }
 }

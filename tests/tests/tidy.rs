@@ -26,18 +26,10 @@ const UNFINISHED: [&str; 6] = [
     concat!("XX", "X"),
     concat!("TO", "DO"),
 ];
-const MACHINE_PATHS: [&str; 3] = [
-    concat!("/ro", "ot/"),
-    concat!("/ho", "me/"),
-    concat!("/wo", "rk/"),
-];
+const MACHINE_PATHS: [&str; 3] = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/wo", "rk/")];
 /// Where `unsafe` is allowed: memory, rings, the SIMD of the connection table, and the shim of DPDK.
-const UNSAFE_PLACES: [&str; 4] = [
-    "hugepages/",
-    "dataplane/src/port/sys/",
-    "dataplane/src/conn/table",
-    "dataplane/dpdk-sys/",
-];
+const UNSAFE_PLACES: [&str; 4] =
+    ["hugepages/", "dataplane/src/port/sys/", "dataplane/src/conn/table", "dataplane/dpdk-sys/"];
 
 /// A text file of the repository: its path from the root, and its content.
 struct Source {
@@ -47,9 +39,7 @@ struct Source {
 
 impl Source {
     fn is(&self, extensions: &[&str]) -> bool {
-        Path::new(&self.path)
-            .extension()
-            .is_some_and(|have| extensions.iter().any(|want| have == *want))
+        Path::new(&self.path).extension().is_some_and(|have| extensions.iter().any(|want| have == *want))
     }
 }
 
@@ -61,10 +51,7 @@ fn sources() -> Vec<Source> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder of the repository can be read") {
             let path = entry.expect("an entry can be read").path();
-            let name = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             if path.is_dir() {
                 if !["target", ".git", "golden", "__pycache__"].contains(&name.as_str()) {
                     folders.push(path);
@@ -72,27 +59,16 @@ fn sources() -> Vec<Source> {
             } else if name != "Cargo.lock"
                 && let Ok(text) = fs::read_to_string(&path)
             {
-                found.push(Source {
-                    path: relative(&root, &path),
-                    text,
-                });
+                found.push(Source { path: relative(&root, &path), text });
             }
         }
     }
-    assert!(
-        found.len() > 30,
-        "the repository was not found: only {} files",
-        found.len()
-    );
+    assert!(found.len() > 30, "the repository was not found: only {} files", found.len());
     found
 }
 
 fn relative(root: &Path, path: &Path) -> String {
-    path.strip_prefix(root)
-        .map(PathBuf::from)
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.strip_prefix(root).map(PathBuf::from).unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Panics with all offences at once.
@@ -151,11 +127,7 @@ fn functions(text: &str) -> Vec<(usize, String, usize)> {
 
 fn function_name(line: &str) -> Option<String> {
     let code = line.trim_start();
-    let at = if code.starts_with("fn ") {
-        0
-    } else {
-        code.find(" fn ")? + 1
-    };
+    let at = if code.starts_with("fn ") { 0 } else { code.find(" fn ")? + 1 };
     let words = code[..at].split_whitespace();
     let qualifiers = ["const", "async", "unsafe", "extern"];
     for word in words {
@@ -178,10 +150,7 @@ fn functions_are_measured_by_their_braces() {
 #[test]
 fn nothing_is_left_unfinished() {
     let mut offences = Vec::new();
-    for source in sources()
-        .iter()
-        .filter(|s| s.is(&["rs", "proto", "sh", "py", "toml", "md"]))
-    {
+    for source in sources().iter().filter(|s| s.is(&["rs", "proto", "sh", "py", "toml", "md"])) {
         offences.extend(lines_with(source, &UNFINISHED, |line, word| line.contains(word)));
     }
     none("no stub, no test that is skipped, no note to self", &offences);
@@ -204,9 +173,7 @@ fn only_the_words_of_the_field_are_used() {
 fn no_file_names_a_path_of_one_machine() {
     let mut offences = Vec::new();
     for source in sources() {
-        offences.extend(lines_with(&source, &MACHINE_PATHS, |line, path| {
-            line.contains(path)
-        }));
+        offences.extend(lines_with(&source, &MACHINE_PATHS, |line, path| line.contains(path)));
     }
     none("a path of one machine", &offences);
 }
@@ -214,19 +181,14 @@ fn no_file_names_a_path_of_one_machine() {
 fn lines_with(source: &Source, words: &[&str], has: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let hit = |line: &str| words.iter().any(|word| has(line, word));
     let lines = source.text.lines().enumerate().filter(|(_, line)| hit(line));
-    lines
-        .map(|(number, line)| format!("{}:{}: {}", source.path, number + 1, line.trim()))
-        .collect()
+    lines.map(|(number, line)| format!("{}:{}: {}", source.path, number + 1, line.trim())).collect()
 }
 
 #[test]
 fn unsafe_code_stays_in_its_places_and_gives_its_reasons() {
     let mut offences = Vec::new();
     let starts = ["unsafe {", "unsafe fn ", "unsafe impl ", "unsafe extern "];
-    for source in sources()
-        .iter()
-        .filter(|s| s.is(&["rs"]) && s.path != "tests/tests/tidy.rs")
-    {
+    for source in sources().iter().filter(|s| s.is(&["rs"]) && s.path != "tests/tests/tidy.rs") {
         let is_code =
             |line: &&str| !line.trim_start().starts_with("//") && starts.iter().any(|s| line.contains(s));
         if source.text.lines().any(|line| is_code(&line)) {
@@ -246,9 +208,7 @@ fn only_one_file_of_the_director_reads_a_clock() {
     let calls = [concat!("Instant::", "now("), concat!("SystemTime::", "now(")];
     let mut offences = Vec::new();
     let director = ["hugepages/src", "dataplane/src", "control/src"];
-    for source in sources()
-        .iter()
-        .filter(|s| s.is(&["rs"]) && director.iter().any(|d| s.path.starts_with(d)))
+    for source in sources().iter().filter(|s| s.is(&["rs"]) && director.iter().any(|d| s.path.starts_with(d)))
     {
         if source.path != "control/src/clock.rs" {
             offences.extend(lines_with(source, &calls, |line, call| line.contains(call)));
@@ -281,22 +241,11 @@ fn versions_of_dependencies_stand_in_one_table() {
 fn every_drop_reason_has_its_row_in_the_readme() {
     let readme = fs::read_to_string(repository().join("README.md")).expect("README.md is there");
     let row = |reason: &DropReason| format!("| `{}` | {} |", reason.name(), reason.explanation());
-    let missing: Vec<String> = DropReason::ALL
-        .iter()
-        .map(row)
-        .filter(|row| !readme.contains(row))
-        .collect();
+    let missing: Vec<String> = DropReason::ALL.iter().map(row).filter(|row| !readme.contains(row)).collect();
     none("rows missing in the table of drop reasons in README.md", &missing);
-    let rows = readme
-        .lines()
-        .skip_while(|line| !line.starts_with("| drop reason"))
-        .skip(2);
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| drop reason")).skip(2);
     let count = rows.take_while(|line| line.starts_with("| `")).count();
-    assert_eq!(
-        count,
-        DropReason::COUNT,
-        "the table has rows for reasons that there are not"
-    );
+    assert_eq!(count, DropReason::COUNT, "the table has rows for reasons that there are not");
 }
 
 /// A row of the table of promises: `| promise | works | test_name, file.rs |`.
@@ -306,10 +255,7 @@ fn every_promise_that_works_names_a_test_that_exists() {
     let sources = sources();
     let mut offences = Vec::new();
     let mut promises = 0;
-    let rows = readme
-        .lines()
-        .skip_while(|line| !line.starts_with("| promise"))
-        .skip(2);
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| promise")).skip(2);
     for row in rows.take_while(|line| line.starts_with('|')) {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         match cells[..] {
@@ -326,10 +272,7 @@ fn every_promise_that_works_names_a_test_that_exists() {
         }
     }
     assert!(promises > 10, "the table of promises was not found");
-    none(
-        "each row is `| promise | works | tests |` with tests that exist, or pending",
-        &offences,
-    );
+    none("each row is `| promise | works | tests |` with tests that exist, or pending", &offences);
 }
 
 fn has_test(text: &str, name: &str) -> bool {

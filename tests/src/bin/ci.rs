@@ -15,45 +15,19 @@ struct Step {
 }
 
 const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
-    Step {
-        name,
-        arguments,
-        environment: &[],
-        needs: None,
-    }
+    Step { name, arguments, environment: &[], needs: None }
 }
 
 const STEPS: &[Step] = &[
     step("style", &["fmt", "--all", "--", "--check"]),
-    step(
-        "lints",
-        &[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    ),
+    step("lints", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     step("programs", &["build", "--quiet", "--workspace", "--bins"]),
     step("tests", &["test", "--workspace"]),
     step(
         "hugepages under valgrind",
-        &[
-            "test",
-            "--package",
-            "pointsman-hugepages",
-            "--lib",
-            "--config",
-            VALGRIND,
-        ],
+        &["test", "--package", "pointsman-hugepages", "--lib", "--config", VALGRIND],
     ),
-    step(
-        "benches run once",
-        &["test", "--quiet", "--package", "pointsman-benches", "--benches"],
-    ),
+    step("benches run once", &["test", "--quiet", "--package", "pointsman-benches", "--benches"]),
     Step {
         name: "documentation",
         arguments: &["doc", "--quiet", "--workspace", "--no-deps"],
@@ -76,10 +50,7 @@ fn main() -> ExitCode {
     for step in STEPS {
         if step.needs.is_some_and(|name| !is_installed(name)) {
             report.push(format!("{:>8}  {}", "left out", step.name));
-            println!(
-                "==> {}: left out, cargo {} is not installed",
-                step.name, step.arguments[0]
-            );
+            println!("==> {}: left out, cargo {} is not installed", step.name, step.arguments[0]);
             continue;
         }
         println!("==> {}: cargo {}", step.name, step.arguments.join(" "));
@@ -96,9 +67,7 @@ fn main() -> ExitCode {
 
 fn run(step: &Step) -> bool {
     let mut command = Command::new("cargo");
-    command
-        .args(step.arguments)
-        .envs(step.environment.iter().copied());
+    command.args(step.arguments).envs(step.environment.iter().copied());
     match command.status() {
         Ok(status) => status.success(),
         Err(error) => {
@@ -109,16 +78,10 @@ fn run(step: &Step) -> bool {
 }
 
 fn is_installed(subcommand: &str) -> bool {
-    Command::new("cargo")
-        .args([subcommand, "--version"])
-        .output()
-        .is_ok_and(|output| output.status.success())
+    Command::new("cargo").args([subcommand, "--version"]).output().is_ok_and(|output| output.status.success())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long a step of CI takes; no time of the director"
-)]
+#[expect(clippy::disallowed_methods, reason = "how long a step of CI takes; no time of the director")]
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = std::time::Instant::now();
     let result = work();

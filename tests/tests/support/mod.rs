@@ -13,8 +13,5 @@ pub(crate) async fn connect(director: &Director) -> Channel {
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://director");
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .expect("the director's socket takes a connection")
+    endpoint.connect_with_connector(connector).await.expect("the director's socket takes a connection")
 }
