@@ -24,21 +24,47 @@ const STEPS: &[Step] = &[
     step("programs", &["build", "--quiet", "--workspace", "--bins"]),
     step("tests", &["test", "--workspace"]),
     step(
-        "hugepages under valgrind",
+        "huge pages under valgrind",
         &["test", "--package", "pointsman-hugepages", "--lib", "--config", VALGRIND],
+    ),
+    step(
+        "tables and rings under valgrind",
+        &[
+            "test",
+            "--package",
+            "pointsman-dataplane",
+            "--lib",
+            "--config",
+            VALGRIND,
+            "--",
+            "conn::table",
+            "port::",
+            "handoff",
+            "publish",
+        ],
     ),
     step("benches run once", &["test", "--quiet", "--package", "pointsman-benches", "--benches"]),
     Step {
-        name: "documentation",
-        arguments: &["doc", "--quiet", "--workspace", "--no-deps"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
-        needs: None,
+        ..step("documentation", &["doc", "--quiet", "--workspace", "--no-deps"])
     },
+    Step { needs: Some("deny"), ..step("licenses and bans", &["deny", "check", "licenses", "bans"]) },
     Step {
-        name: "licenses and bans",
-        arguments: &["deny", "check", "licenses", "bans"],
-        environment: &[],
-        needs: Some("deny"),
+        environment: &[("RUSTFLAGS", "--cfg loom")],
+        ..step(
+            "publish and handoff under loom",
+            &[
+                "test",
+                "--package",
+                "pointsman-dataplane",
+                "--lib",
+                "--target-dir",
+                "target/loom",
+                "--",
+                "handoff",
+                "publish",
+            ],
+        )
     },
 ];
 
