@@ -46,15 +46,8 @@ fn inside(test: &str) -> bool {
 }
 
 fn ip(command: &str) {
-    let run = Command::new("ip")
-        .args(command.split(' '))
-        .output()
-        .expect("ip (package iproute2) starts");
-    assert!(
-        run.status.success(),
-        "ip {command}: {}",
-        String::from_utf8_lossy(&run.stderr)
-    );
+    let run = Command::new("ip").args(command.split(' ')).output().expect("ip (package iproute2) starts");
+    assert!(run.status.success(), "ip {command}: {}", String::from_utf8_lossy(&run.stderr));
 }
 
 /// Makes a pair of interfaces that are up and say nothing by themselves.
@@ -67,19 +60,8 @@ fn veth(one: &str, other: &str) {
 }
 
 fn pool() -> Pool {
-    let memory = Options {
-        pages: PageChoice::Ordinary,
-        ..Options::default()
-    };
-    Pool::new(
-        "test",
-        PoolOptions {
-            buffers: 1_024,
-            room: 1_856,
-            memory,
-        },
-    )
-    .unwrap()
+    let memory = Options { pages: PageChoice::Ordinary, ..Options::default() };
+    Pool::new("test", PoolOptions { buffers: 1_024, room: 1_856, memory }).unwrap()
 }
 
 fn open(device: &str) -> AfPacket {
@@ -141,11 +123,7 @@ fn frames_of_all_sizes_cross_unchanged_and_in_order() {
         assert!(receive(&mut a, &mut pool, part.len()) == part, "round {round}");
     }
     assert_eq!((a.rx_ring_drops(), b.rx_ring_drops()), (0, 0));
-    assert_eq!(
-        receive(&mut b, &mut pool, 1).len(),
-        0,
-        "a port does not hear itself"
-    );
+    assert_eq!(receive(&mut b, &mut pool, 1).len(), 0, "a port does not hear itself");
     assert_eq!(pool.available(), pool.capacity());
 }
 
@@ -178,11 +156,7 @@ fn a_full_receive_ring_counts_what_is_lost() {
     }
     veth("va", "vb");
     let (mut a, mut pool) = (open("va"), pool());
-    let mut b = AfPacket::open(&Settings {
-        rx_slots: 256,
-        ..Settings::new("vb")
-    })
-    .unwrap();
+    let mut b = AfPacket::open(&Settings { rx_slots: 256, ..Settings::new("vb") }).unwrap();
     let sent: Vec<_> = (0..600).map(|n| frame(60, n as u8)).collect();
     assert_eq!(send(&mut a, &mut pool, &sent), 600);
     assert_eq!(receive(&mut b, &mut pool, 600), sent[..256]);
@@ -217,13 +191,8 @@ fn the_kernel_delivers_each_flow_to_its_owner() {
         veth("va", "vb");
         let mut a = open("va");
         let open = |worker_index| {
-            AfPacket::open(&Settings {
-                worker_index,
-                workers,
-                fanout_group: 7,
-                ..Settings::new("vb")
-            })
-            .unwrap()
+            AfPacket::open(&Settings { worker_index, workers, fanout_group: 7, ..Settings::new("vb") })
+                .unwrap()
         };
         let mut ports: Vec<_> = (0..workers).map(open).collect();
         let flows: Vec<_> = (0..2_000).map(flow).collect();
@@ -237,10 +206,7 @@ fn the_kernel_delivers_each_flow_to_its_owner() {
                 .filter(|(_, address, port)| usize::from(steer::owner(*address, *port, workers)) == worker);
             let owned: Vec<_> = owned.map(|(frame, _, _)| frame.clone()).collect();
             assert!(owned.len() > 1_600 / usize::from(workers));
-            assert!(
-                receive(port, &mut pool, owned.len()) == owned,
-                "worker {worker} of {workers}"
-            );
+            assert!(receive(port, &mut pool, owned.len()) == owned, "worker {worker} of {workers}");
             assert_eq!(
                 port.rx(&mut pool, &mut Frames::new()),
                 0,
@@ -254,35 +220,28 @@ fn the_kernel_delivers_each_flow_to_its_owner() {
 
 /// A packet of some client: the frame, and the address and the port by which its owner is found.
 fn flow(n: u32) -> (Vec<u8>, u32, u16) {
-    let random = |salt: u32| {
-        (n + 1)
-            .wrapping_mul(0x9e37_79b1)
-            .wrapping_add(salt)
-            .wrapping_mul(0x85eb_ca6b)
-            ^ (n << 7)
-    };
+    let random =
+        |salt: u32| (n + 1).wrapping_mul(0x9e37_79b1).wrapping_add(salt).wrapping_mul(0x85eb_ca6b) ^ (n << 7);
     let (address, port) = (random(1), random(2) as u16);
     let protocol = [6, 17, 132, 1][n as usize % 4];
     let steered = if protocol == 1 { 0 } else { port };
     let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         frame.extend(*b"\x86\xdd\x60\0\0\0\0\x14");
         frame.extend([protocol, 64]);
         let words = [0x2001_0db8, random(3), random(4), address];
-        words
-            .iter()
-            .for_each(|word: &u32| frame.extend(word.to_be_bytes()));
+        words.iter().for_each(|word: &u32| frame.extend(word.to_be_bytes()));
         frame.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         frame.extend(port.to_be_bytes());
         frame.resize(74, 0);
         return (frame, words.iter().fold(0, |a, b| a ^ b), steered);
     }
     // Some with options, some behind a VLAN tag, some fragments.
-    let options = if n % 5 == 0 { 8 } else { 0 };
-    if n % 7 == 0 {
+    let options = if n.is_multiple_of(5) { 8 } else { 0 };
+    if n.is_multiple_of(7) {
         frame.extend(*b"\x81\0\0\x09");
     }
-    let fragment: &[u8] = if n % 11 == 0 { b"\x20\0" } else { b"\x40\0" };
+    let fragment: &[u8] = if n.is_multiple_of(11) { b"\x20\0" } else { b"\x40\0" };
     frame.extend(*b"\x08\0");
     frame.extend([0x45 + options / 4, 0, 0, 40 + options, 0, 0]);
     frame.extend(fragment);
@@ -292,7 +251,7 @@ fn flow(n: u32) -> (Vec<u8>, u32, u16) {
     frame.resize(frame.len() + usize::from(options), 1);
     frame.extend(port.to_be_bytes());
     frame.resize(90, 0);
-    (frame, address, if n % 11 == 0 { 0 } else { steered })
+    (frame, address, if n.is_multiple_of(11) { 0 } else { steered })
 }
 
 #[test]
@@ -305,20 +264,13 @@ fn a_port_tells_when_its_interface_is_set_down_and_goes_on_when_it_is_up_again()
     assert!(b.is_up());
     ip("link set vb down");
     assert!(!b.is_up());
-    assert!(
-        !poll::wait(&[b.wait_fd().unwrap()], 1),
-        "the error does not end every wait"
-    );
+    assert!(!poll::wait(&[b.wait_fd().unwrap()], 1), "the error does not end every wait");
     assert_eq!(send(&mut b, &mut pool, &[frame(60, 0)]), 1, "waits in the ring");
     ip("link set vb up");
     assert!(b.is_up());
     assert_eq!(send(&mut a, &mut pool, &[frame(60, 1)]), 1);
     assert_eq!(receive(&mut b, &mut pool, 1), [frame(60, 1)]);
-    assert_eq!(
-        receive(&mut a, &mut pool, 1),
-        [frame(60, 0)],
-        "sent by the next call of rx"
-    );
+    assert_eq!(receive(&mut a, &mut pool, 1), [frame(60, 0)], "sent by the next call of rx");
     ip("link del va");
     assert!(!b.is_up());
     veth("va", "vb");
@@ -335,10 +287,7 @@ fn interfaces_that_cannot_be_opened_are_refused_with_the_remedy() {
     ip("link set va down");
     let error = refused(&Settings::new("va"));
     assert!(matches!(error, Error::Down { .. }));
-    assert_eq!(
-        error.to_string(),
-        "va: the interface is down; set it up by `ip link set va up`"
-    );
+    assert_eq!(error.to_string(), "va: the interface is down; set it up by `ip link set va up`");
     ip("link set vb mtu 9000");
     assert_eq!(
         refused(&Settings::new("vb")).to_string(),
@@ -348,17 +297,10 @@ fn interfaces_that_cannot_be_opened_are_refused_with_the_remedy() {
     // Inside a namespace that does not own the network, nobody may.
     let own = std::env::current_exe().unwrap();
     let mut nobody = Command::new("unshare");
-    nobody
-        .arg("-U")
-        .arg(own)
-        .args(["--exact", "role", "--nocapture"])
-        .env(ROLE, "not permitted");
+    nobody.arg("-U").arg(own).args(["--exact", "role", "--nocapture"]).env(ROLE, "not permitted");
     let nobody = nobody.output().unwrap();
     let text = String::from_utf8_lossy(&nobody.stdout);
-    assert!(
-        text.contains("vb: opening a raw socket is not permitted; run as root, or"),
-        "{text}"
-    );
+    assert!(text.contains("vb: opening a raw socket is not permitted; run as root, or"), "{text}");
 }
 
 /// What a child process of a test is to do.
@@ -370,10 +312,7 @@ struct Machine(Child);
 
 impl Machine {
     fn with(device: &str, address: &str) -> Self {
-        let child = Command::new("unshare")
-            .args(["-n", "--", "sleep", "120"])
-            .spawn()
-            .unwrap();
+        let child = Command::new("unshare").args(["-n", "--", "sleep", "120"]).spawn().unwrap();
         let machine = Machine(child);
         let pid = machine.0.id();
         let moved = || {
@@ -387,10 +326,7 @@ impl Machine {
             poll::wait(&[], 5);
         }
         ip(&format!("link set {device} netns {pid}"));
-        for command in [
-            format!("addr add {address} dev {device} nodad"),
-            format!("link set {device} up"),
-        ] {
+        for command in [format!("addr add {address} dev {device} nodad"), format!("link set {device} up")] {
             let run = machine.inside("ip").args(command.split(' ')).status().unwrap();
             assert!(run.success(), "{command}");
         }
@@ -406,11 +342,7 @@ impl Machine {
     fn role(&self, role: &str) -> Child {
         let own = std::env::current_exe().unwrap();
         let mut command = self.inside(own.to_str().unwrap());
-        command
-            .args(["--exact", "role", "--nocapture"])
-            .env(ROLE, role)
-            .spawn()
-            .unwrap()
+        command.args(["--exact", "role", "--nocapture"]).env(ROLE, role).spawn().unwrap()
     }
 }
 
@@ -443,9 +375,7 @@ fn role() {
                 TcpStream::connect(address).ok()
             };
             let mut stream = (0..500).find_map(connect).unwrap();
-            stream
-                .write_all(&(0..UPLOAD_BYTES).map(byte).collect::<Vec<_>>())
-                .unwrap();
+            stream.write_all(&(0..UPLOAD_BYTES).map(byte).collect::<Vec<_>>()).unwrap();
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
@@ -462,10 +392,8 @@ fn upload_through(client: &str, server: &str, address: &str) -> (AfPacket, AfPac
     let client = Machine::with("client", client);
     let server = Machine::with("server", server);
     let (mut a, mut b, mut pool) = (open("va"), open("vb"), pool());
-    let mut children = [
-        server.role(&format!("receive {address}")),
-        client.role(&format!("upload {address}")),
-    ];
+    let mut children =
+        [server.role(&format!("receive {address}")), client.role(&format!("upload {address}"))];
     let mut frames = Frames::new();
     // A bound in idle waits, of a tenth of a second each.
     for _ in 0..600 {
@@ -499,10 +427,7 @@ fn an_upload_with_segmentation_offload_arrives_whole_over_ipv4() {
     let (a, b) = upload_through("192.0.2.1/24", "192.0.2.2/24", "192.0.2.2:8080");
     let counters = a.counters();
     println!("{counters:?} {:?}", b.counters());
-    assert!(
-        counters.super_frames >= 160 && counters.segments >= 7_000,
-        "{counters:?}"
-    );
+    assert!(counters.super_frames >= 160 && counters.segments >= 7_000, "{counters:?}");
     assert!(b.counters().checksums_completed > 0, "acknowledgements");
     assert_eq!(counters.oversize, 0);
 }
@@ -515,10 +440,7 @@ fn an_upload_with_segmentation_offload_arrives_whole_over_ipv6() {
     let (a, b) = upload_through("2001:db8::1/64", "2001:db8::2/64", "[2001:db8::2]:8080");
     let counters = a.counters();
     println!("{counters:?} {:?}", b.counters());
-    assert!(
-        counters.super_frames >= 160 && counters.segments >= 7_000,
-        "{counters:?}"
-    );
+    assert!(counters.super_frames >= 160 && counters.segments >= 7_000, "{counters:?}");
     assert!(b.counters().checksums_completed > 0, "acknowledgements");
     assert_eq!(counters.oversize, 0);
 }

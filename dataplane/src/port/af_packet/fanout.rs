@@ -11,8 +11,6 @@ use crate::{
 
 /// A filter that lets no frame in.
 pub(super) const NOTHING: [Instruction; 1] = [op(RET, 0)];
-/// A filter that lets every frame in, whole.
-pub(super) const EVERYTHING: [Instruction; 1] = [op(RET, u32::MAX)];
 
 // Instruction codes of linux/bpf_common.h, as they are put together there.
 const LD_W: u16 = 0x20;
@@ -43,21 +41,11 @@ const ETHERTYPE: u32 = -0x1000_i32 as u32;
 const ADDRESS: u32 = 0;
 
 const fn op(code: u16, k: u32) -> Instruction {
-    Instruction {
-        code,
-        jump_true: 0,
-        jump_false: 0,
-        k,
-    }
+    Instruction { code, jump_true: 0, jump_false: 0, k }
 }
 
 const fn jump(code: u16, k: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction {
-        code,
-        jump_true,
-        jump_false,
-        k,
-    }
+    Instruction { code, jump_true, jump_false, k }
 }
 
 /// Leaves the number of a frame's owner among `workers`.
@@ -124,21 +112,11 @@ mod tests {
     /// end of the packet ends with 0.
     fn run(program: &[Instruction], ethertype: u16, packet: &[u8]) -> u32 {
         let load = |at: usize, len: usize| {
-            Some(
-                packet
-                    .get(at..at + len)?
-                    .iter()
-                    .fold(0_u32, |value, byte| value << 8 | u32::from(*byte)),
-            )
+            Some(packet.get(at..at + len)?.iter().fold(0_u32, |value, byte| value << 8 | u32::from(*byte)))
         };
         let (mut a, mut x, mut memory, mut at) = (0_u32, 0_u32, 0_u32, 0);
         loop {
-            let Instruction {
-                code,
-                jump_true,
-                jump_false,
-                k,
-            } = program[at];
+            let Instruction { code, jump_true, jump_false, k } = program[at];
             at += 1;
             let loaded = match code {
                 LD_W if k == ETHERTYPE => Some(u32::from(ethertype)),

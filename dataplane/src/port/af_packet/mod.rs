@@ -206,33 +206,19 @@ impl AfPacket {
         check_settings(settings)?;
         let facts = interface(device).map_err(Error::socket(device, "ask for the interface"))?;
         if !facts.is_ethernet {
-            return Err(Error::NotEthernet {
-                device: device.clone(),
-            });
+            return Err(Error::NotEthernet { device: device.clone() });
         }
         if !facts.up {
-            return Err(Error::Down {
-                device: device.clone(),
-            });
+            return Err(Error::Down { device: device.clone() });
         }
         let room = settings.frame_room;
         if (facts.mtu + LINK_BYTES) as usize > room {
             let largest = (room as u32).saturating_sub(LINK_BYTES);
-            return Err(Error::MtuTooLarge {
-                device: device.clone(),
-                mtu: facts.mtu,
-                room,
-                largest,
-            });
+            return Err(Error::MtuTooLarge { device: device.clone(), mtu: facts.mtu, room, largest });
         }
         let transmitter = Transmitter::open(settings, &facts)?;
         let receiver = Receiver::open(settings, &facts)?;
-        Ok(Self {
-            device: device.clone(),
-            facts,
-            receiver,
-            transmitter,
-        })
+        Ok(Self { device: device.clone(), facts, receiver, transmitter })
     }
 
     /// What the interface was when it was opened.
@@ -276,12 +262,7 @@ impl super::Port for AfPacket {
 }
 
 fn check_settings(settings: &Settings) -> Result<(), Error> {
-    let refuse = |what| {
-        Err(Error::Settings {
-            device: settings.device.clone(),
-            what,
-        })
-    };
+    let refuse = |what| Err(Error::Settings { device: settings.device.clone(), what });
     if settings.workers == 0 || usize::from(settings.workers) > MAX_WORKERS {
         return refuse("an interface is shared by 1 to 64 workers");
     }
@@ -303,10 +284,7 @@ fn index(facts: &Facts) -> i32 {
 
 /// The power of two that holds a frame of this interface with `extra` bytes in front.
 fn slot_shift(facts: &Facts, extra: usize) -> u32 {
-    ((facts.mtu + LINK_BYTES) as usize + extra)
-        .next_power_of_two()
-        .trailing_zeros()
-        .max(11)
+    ((facts.mtu + LINK_BYTES) as usize + extra).next_power_of_two().trailing_zeros().max(11)
 }
 
 /// Makes the one ring of a socket.
@@ -337,33 +315,11 @@ mod tests {
     fn settings_that_contradict_themselves_are_refused() {
         let good = Settings::new("lo");
         for (settings, what) in [
+            (Settings { workers: 0, ..good.clone() }, "lo: an interface is shared by 1 to 64 workers"),
+            (Settings { workers: 65, ..good.clone() }, "lo: an interface is shared by 1 to 64 workers"),
+            (Settings { workers: 2, worker_index: 2, ..good.clone() }, "lo: workers are numbered from 0"),
             (
-                Settings {
-                    workers: 0,
-                    ..good.clone()
-                },
-                "lo: an interface is shared by 1 to 64 workers",
-            ),
-            (
-                Settings {
-                    workers: 65,
-                    ..good.clone()
-                },
-                "lo: an interface is shared by 1 to 64 workers",
-            ),
-            (
-                Settings {
-                    workers: 2,
-                    worker_index: 2,
-                    ..good.clone()
-                },
-                "lo: workers are numbered from 0",
-            ),
-            (
-                Settings {
-                    rx_slots: 1_000,
-                    ..good.clone()
-                },
+                Settings { rx_slots: 1_000, ..good.clone() },
                 "lo: a ring holds a power of two of frames, from 64 to 65536",
             ),
         ] {
@@ -374,9 +330,7 @@ mod tests {
     #[test]
     fn errors_name_the_device_and_the_remedy() {
         assert_eq!(
-            AfPacket::open(&Settings::new("no-such-device"))
-                .unwrap_err()
-                .to_string(),
+            AfPacket::open(&Settings::new("no-such-device")).unwrap_err().to_string(),
             "no-such-device: no such interface in this network namespace; `ip link` lists those there are"
         );
         assert_eq!(
@@ -384,10 +338,6 @@ mod tests {
             "lo: not an Ethernet interface; use one whose `ip link` line says link/ether"
         );
         let denied = Error::socket("eth0", "open")(io::Error::from_raw_os_error(libc::EPERM));
-        assert!(
-            denied
-                .to_string()
-                .contains("run as root, or give the program the capability by `setcap")
-        );
+        assert!(denied.to_string().contains("run as root, or give the program the capability by `setcap"));
     }
 }

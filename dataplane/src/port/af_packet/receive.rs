@@ -75,24 +75,13 @@ impl Receiver {
             bytes: u64::from(settings.rx_slots) << shift,
             source,
         })?;
-        socket
-            .set(PACKET_COPY_THRESH, &1_i32)
-            .map_err(Error::socket(device, "receive large frames"))?;
-        grow(
-            &socket,
-            libc::SO_RCVBUFFORCE,
-            libc::SO_RCVBUF,
-            RECEIVE_BUFFER_BYTES,
-        );
+        socket.set(PACKET_COPY_THRESH, &1_i32).map_err(Error::socket(device, "receive large frames"))?;
+        grow(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER_BYTES);
         let ignore = socket.set(PACKET_IGNORE_OUTGOING, &1_i32);
         ignore.map_err(Error::socket(device, "ignore frames that the host sends"))?;
         // Neighbour solicitations for virtual addresses go to multicast groups that the kernel knows nothing of.
-        let all_multicast = Membership {
-            interface: index(facts),
-            kind: PACKET_MR_ALLMULTI,
-            address_len: 0,
-            address: [0; 8],
-        };
+        let all_multicast =
+            Membership { interface: index(facts), kind: PACKET_MR_ALLMULTI, address_len: 0, address: [0; 8] };
         let member = socket.set(PACKET_ADD_MEMBERSHIP, &all_multicast);
         member.map_err(Error::socket(device, "receive all multicast frames"))?;
         join(settings, facts, &socket)?;
@@ -103,12 +92,7 @@ impl Receiver {
             next: 0,
             tag: None,
         };
-        Ok(Self {
-            ring,
-            super_frame,
-            counters: Counters::default(),
-            socket,
-        })
+        Ok(Self { ring, super_frame, counters: Counters::default(), socket })
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -151,13 +135,7 @@ impl Receiver {
                     slot.give(TP_STATUS_NONE);
                     Some(buffer)
                 }
-                Err(buffer) => unusual(
-                    slot,
-                    buffer,
-                    &self.socket,
-                    &mut self.super_frame,
-                    &mut self.counters,
-                ),
+                Err(buffer) => unusual(slot, buffer, &self.socket, &mut self.super_frame, &mut self.counters),
             };
             if let Some(buffer) = taken {
                 frames.push(buffer);
@@ -249,11 +227,7 @@ fn unusual(
             let plan = Plan::new(whole.frame(), start, usize::from(virtio.gso_size));
             whole.plan = plan.filter(|plan| plan.longest() <= room);
             whole.next = 0;
-            *(if whole.plan.is_some() {
-                &mut counters.super_frames
-            } else {
-                &mut counters.oversize
-            }) += 1;
+            *(if whole.plan.is_some() { &mut counters.super_frames } else { &mut counters.oversize }) += 1;
             None
         }
         _ => {
@@ -284,11 +258,7 @@ fn fetch(socket: &PacketSocket, bytes: &mut [u8]) -> Option<usize> {
 /// The VLAN tag that the kernel took out of the frame.
 fn stripped_tag(header: &SlotHeader) -> Option<[u8; TAG]> {
     const VLAN: u16 = 0x8100;
-    let kind = if header.status & TP_STATUS_VLAN_TPID_VALID != 0 {
-        header.vlan_tpid
-    } else {
-        VLAN
-    };
+    let kind = if header.status & TP_STATUS_VLAN_TPID_VALID != 0 { header.vlan_tpid } else { VLAN };
     let ([a, b], [c, d]) = (kind.to_be_bytes(), header.vlan_tci.to_be_bytes());
     (header.status & TP_STATUS_VLAN_VALID != 0).then_some([a, b, c, d])
 }
@@ -308,25 +278,15 @@ fn tag(buffer: &mut Buffer, tag: Option<[u8; TAG]>) -> bool {
 /// Binds the socket, and makes it one of the group of workers before it receives the first frame.
 fn join(settings: &Settings, facts: &Facts, socket: &PacketSocket) -> Result<(), Error> {
     let device = &settings.device;
-    socket
-        .set_filter(&fanout::NOTHING)
-        .map_err(Error::socket(device, "filter frames"))?;
-    socket
-        .bind(index(facts), ETH_P_ALL)
-        .map_err(Error::socket(device, "receive from the interface"))?;
+    socket.set_filter(&fanout::NOTHING).map_err(Error::socket(device, "filter frames"))?;
+    socket.bind(index(facts), ETH_P_ALL).map_err(Error::socket(device, "receive from the interface"))?;
     if settings.workers > 1 {
         let group = settings.fanout_group;
         let join = || {
             socket.set(PACKET_FANOUT, &(i32::from(group) | PACKET_FANOUT_CBPF << 16))?;
             socket.set_fanout_program(&fanout::owner_program(settings.workers))
         };
-        join().map_err(|source| Error::Fanout {
-            device: device.clone(),
-            group,
-            source,
-        })?;
+        join().map_err(|source| Error::Fanout { device: device.clone(), group, source })?;
     }
-    socket
-        .set_filter(&fanout::EVERYTHING)
-        .map_err(Error::socket(device, "filter frames"))
+    socket.set_generic(libc::SO_DETACH_FILTER, &0_i32).map_err(Error::socket(device, "filter frames no more"))
 }

@@ -35,9 +35,7 @@ impl Transmitter {
         let device = &settings.device;
         let socket = PacketSocket::open().map_err(Error::socket(device, "open a packet socket"))?;
         // A frame that the kernel dislikes is lost, rather than stopping those behind it.
-        socket
-            .set(PACKET_LOSS, &1_i32)
-            .map_err(Error::socket(device, "prepare for sending"))?;
+        socket.set(PACKET_LOSS, &1_i32).map_err(Error::socket(device, "prepare for sending"))?;
         // No queueing discipline: it would wait, and copy to those who listen.
         let bypass = socket.set(PACKET_QDISC_BYPASS, &1_i32);
         bypass.map_err(Error::socket(device, "send without a queueing discipline"))?;
@@ -54,14 +52,8 @@ impl Transmitter {
             source,
         })?;
         // Protocol 0: this socket receives nothing.
-        socket
-            .bind(index(facts), 0)
-            .map_err(Error::socket(device, "send to the interface"))?;
-        Ok(Self {
-            ring,
-            socket,
-            waiting: false,
-        })
+        socket.bind(index(facts), 0).map_err(Error::socket(device, "send to the interface"))?;
+        Ok(Self { ring, socket, waiting: false })
     }
 
     /// Sends `frames` and returns how many the ring had room for.
@@ -98,10 +90,7 @@ impl Transmitter {
             return false;
         };
         let (header, data) = bytes.split_at_mut(VIRTIO_HEADER);
-        header.copy_from_slice(bytemuck::bytes_of(&VirtioHeader {
-            hdr_len,
-            ..VirtioHeader::default()
-        }));
+        header.copy_from_slice(bytemuck::bytes_of(&VirtioHeader { hdr_len, ..VirtioHeader::default() }));
         data.copy_from_slice(frame);
         slot.set_len(len as u32);
         slot.give(TP_STATUS_SEND_REQUEST);

@@ -27,9 +27,9 @@ pub(crate) const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 pub(crate) const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
 /// The slot is the kernel's (receive), or free (transmit).
 pub(crate) const TP_STATUS_NONE: u32 = 0;
-/// Values of [`SlotHeader::status`] in a transmit ring.
+/// Values of [`SlotHeader::status`] in a transmit ring: ready to be sent, and on its way. Else the slot is free.
 pub(crate) const TP_STATUS_SEND_REQUEST: u32 = 1;
-pub(crate) const TP_STATUS_WRONG_FORMAT: u32 = 1 << 2;
+pub(crate) const TP_STATUS_SENDING: u32 = 1 << 1;
 
 /// `struct tpacket2_hdr`, at the beginning of each slot of a ring.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -83,11 +83,7 @@ fn named(device: &str) -> io::Result<libc::ifreq> {
 fn ask(socket: &OwnedFd, request: libc::c_ulong, argument: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: `argument` is what these requests take and fill.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, std::ptr::from_mut(argument)) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -97,20 +93,13 @@ mod tests {
     #[test]
     fn loopback_is_known_and_not_ethernet() {
         let facts = interface("lo").unwrap();
-        assert_eq!(
-            (facts.index, facts.mtu, facts.mac, facts.is_ethernet),
-            (1, 65_536, [0; 6], false)
-        );
+        assert_eq!((facts.index, facts.mtu, facts.mac, facts.is_ethernet), (1, 65_536, [0; 6], false));
     }
 
     #[test]
     fn names_that_no_interface_has_are_refused_as_such() {
         for name in ["", "no-such-device", "a-name-that-is-longer-than-any", "l\0o"] {
-            assert_eq!(
-                interface(name).unwrap_err().raw_os_error(),
-                Some(libc::ENODEV),
-                "{name:?}"
-            );
+            assert_eq!(interface(name).unwrap_err().raw_os_error(), Some(libc::ENODEV), "{name:?}");
         }
     }
 }

@@ -9,11 +9,7 @@ use std::os::fd::RawFd;
 /// Sleeps until a frame waits at one of `fds` (those beyond [`MAX_PORTS`] are not looked at), `millis` have passed, or
 /// a signal comes. Returns whether a frame, or an error, waits.
 pub fn wait(fds: &[RawFd], millis: u32) -> bool {
-    let mut polled = [libc::pollfd {
-        fd: -1,
-        events: libc::POLLIN,
-        revents: 0,
-    }; MAX_PORTS];
+    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_PORTS];
     let count = fds.len().min(MAX_PORTS);
     for (entry, fd) in polled.iter_mut().zip(fds) {
         entry.fd = *fd;
@@ -24,12 +20,7 @@ pub fn wait(fds: &[RawFd], millis: u32) -> bool {
     };
     // SAFETY: `polled` has at least `count` entries; a null mask leaves the signals as they are.
     let ready = unsafe {
-        libc::ppoll(
-            polled.as_mut_ptr(),
-            count as libc::nfds_t,
-            &raw const timeout,
-            std::ptr::null(),
-        )
+        libc::ppoll(polled.as_mut_ptr(), count as libc::nfds_t, &raw const timeout, std::ptr::null())
     };
     ready > 0
 }

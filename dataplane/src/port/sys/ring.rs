@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::{
-    abi::{SlotHeader, TP_STATUS_NONE, TP_STATUS_USER, TP_STATUS_WRONG_FORMAT},
+    abi::{SlotHeader, TP_STATUS_SEND_REQUEST, TP_STATUS_SENDING, TP_STATUS_USER},
     socket::PacketSocket,
 };
 use std::{
@@ -44,26 +44,13 @@ impl<const TRANSMIT: bool> Ring<TRANSMIT> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. It fails if the ring is
         // smaller than that.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                access,
-                libc::MAP_SHARED,
-                socket.fd(),
-                0,
-            )
-        };
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, socket.fd(), 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self {
-            base,
-            slot_shift,
-            slots,
-            head: 0,
-        })
+        Ok(Self { base, slot_shift, slots, head: 0 })
     }
 
     /// The next slot, if it is ours.
@@ -71,7 +58,7 @@ impl<const TRANSMIT: bool> Ring<TRANSMIT> {
     pub(crate) fn take(&mut self) -> Option<Slot<'_, TRANSMIT>> {
         let status = self.status(self.head);
         let ours = if TRANSMIT {
-            status == TP_STATUS_NONE || status == TP_STATUS_WRONG_FORMAT
+            status & (TP_STATUS_SEND_REQUEST | TP_STATUS_SENDING) == 0
         } else {
             status & TP_STATUS_USER != 0
         };
@@ -81,11 +68,7 @@ impl<const TRANSMIT: bool> Ring<TRANSMIT> {
     /// The status of the slot before the next.
     #[inline]
     pub(crate) fn status_behind(&self) -> u32 {
-        self.status(if self.head == 0 {
-            self.slots - 1
-        } else {
-            self.head - 1
-        })
+        self.status(if self.head == 0 { self.slots - 1 } else { self.head - 1 })
     }
 
     /// Fetches the slot `ahead` of the next (less than the number of slots) into the cache: its header and the first
@@ -93,11 +76,7 @@ impl<const TRANSMIT: bool> Ring<TRANSMIT> {
     #[inline]
     pub(crate) fn prefetch(&self, ahead: u32) {
         let slot = self.head + ahead;
-        let slot = if slot >= self.slots {
-            slot - self.slots
-        } else {
-            slot
-        };
+        let slot = if slot >= self.slots { slot - self.slots } else { slot };
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -134,12 +113,7 @@ impl<const TRANSMIT: bool> Ring<TRANSMIT> {
 impl<const TRANSMIT: bool> Drop for Ring<TRANSMIT> {
     fn drop(&mut self) {
         // SAFETY: our mapping, and no reference into it outlives the ring.
-        unsafe {
-            libc::munmap(
-                self.base.as_ptr().cast(),
-                (self.slots as usize) << self.slot_shift,
-            )
-        };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), (self.slots as usize) << self.slot_shift) };
     }
 }
 
@@ -155,10 +129,7 @@ impl<const TRANSMIT: bool> Slot<'_, TRANSMIT> {
     pub(crate) fn header(&self) -> SlotHeader {
         // SAFETY: a slot has room for the header, it is aligned, any bytes are a header, and the slot is ours.
         let header = unsafe { self.start().cast::<SlotHeader>().read() };
-        SlotHeader {
-            status: self.status,
-            ..header
-        }
+        SlotHeader { status: self.status, ..header }
     }
 
     /// Says how many bytes the frame has that is to be sent.

@@ -48,13 +48,7 @@ impl PacketSocket {
     fn set_bytes(&self, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
         // SAFETY: `value` is that long.
         let result = unsafe {
-            libc::setsockopt(
-                self.fd(),
-                level,
-                name,
-                value.as_ptr().cast(),
-                value.len() as libc::socklen_t,
-            )
+            libc::setsockopt(self.fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
         };
         done(result)
     }
@@ -103,10 +97,7 @@ impl PacketSocket {
     fn set_program(&self, level: i32, name: i32, program: &[Instruction]) -> io::Result<()> {
         let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         // The kernel only reads the program.
-        let program = libc::sock_fprog {
-            len,
-            filter: program.as_ptr().cast_mut().cast(),
-        };
+        let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
         let bytes = size_of::<libc::sock_fprog>() as libc::socklen_t;
         // SAFETY: `program` is that long and points to `len` instructions; `Instruction` is laid out as `sock_filter`.
         done(unsafe { libc::setsockopt(self.fd(), level, name, (&raw const program).cast(), bytes) })
@@ -116,11 +107,7 @@ impl PacketSocket {
     pub(crate) fn send_ring(&self) -> io::Result<()> {
         // SAFETY: no bytes are read from the null pointer, as the length is 0.
         let result = unsafe { libc::send(self.fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Takes a frame from the socket's queue. Returns its length, which is larger than `bytes` if it did not fit.
@@ -133,11 +120,7 @@ impl PacketSocket {
 }
 
 fn done(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 const _: () = assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>());
