@@ -169,14 +169,14 @@ fn an_icmp_error_about_a_connection_is_relayed_to_its_server_unchanged() {
     lab.run(5_000);
     for (kind, server) in [(3, 0x12), (4, 0x12), (11, 0x12)] {
         let error = error_about(kind, "10.0.0.2:1001", VIP);
-        let out = lab.send(&[error.clone()]);
+        let out = lab.send(std::slice::from_ref(&error));
         assert_eq!((out.len(), out[0][5]), (1, server), "type {kind}");
         assert_eq!(out[0][34..], error[34..]);
         assert_eq!(out[0][22], 63);
     }
     for kind in [1, 2, 3, 4] {
         let error = error_about(kind, "[fd00:1::2]:1", VIP6);
-        let out = lab.send(&[error.clone()]);
+        let out = lab.send(std::slice::from_ref(&error));
         assert_eq!((out.len(), &out[0][54..]), (1, &error[54..]), "type {kind}");
     }
     // Five seconds on: an error is no sign of life.

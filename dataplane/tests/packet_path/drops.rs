@@ -152,7 +152,8 @@ fn a_broken_packet_is_dropped_for_its_reason_and_that_counter_alone_goes_up() {
 
 #[test]
 fn the_state_of_the_director_is_a_reason_too() {
-    let reasons: [(DropReason, fn(&mut Plan)); 6] = [
+    type Change = fn(&mut Plan);
+    let reasons: [(DropReason, Change); 6] = [
         (ServicePending, |plan| plan.services[0].pending = true),
         (MethodPending, |plan| plan.slots[0].method = Method::Nat),
         (MethodPending, |plan| plan.slots[0].method = Method::Tunnel),
@@ -235,7 +236,7 @@ fn a_frame_of_the_control_plane_without_a_buffer_is_counted() {
 }
 
 /// Valid frames of every kind that the director looks into.
-fn valid() -> Vec<Vec<u8>> {
+pub(crate) fn valid() -> Vec<Vec<u8>> {
     let quoted = tcp(VIP, "10.0.0.2:7", ACK).packet();
     let error = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
     let quoted6 = udp_packet(VIP6, "[fd00:1::2]:7", b"ping", &Ip::default());

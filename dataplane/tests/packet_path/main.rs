@@ -6,6 +6,8 @@ mod direct_routing;
 mod drops;
 mod expiry;
 mod neighbors;
+mod properties;
+mod states;
 #[path = "../support/mod.rs"]
 mod support;
 mod workers;

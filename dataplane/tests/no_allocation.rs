@@ -1,0 +1,115 @@
+//! A worker takes all its memory at start: a counting allocator sees nothing allocated and nothing freed for a packet,
+//! whatever the packet is.
+
+#[allow(dead_code, reason = "the harness serves the tests of the packet path too")]
+mod support;
+
+use pointsman_dataplane::{
+    scheduler::Kind,
+    snapshot::NeighborState,
+    verdict::{Answer, DropReason},
+};
+use support::{
+    Lab, Plan, Size, TCP, UDP,
+    frames::{
+        ACK, C0, D0, D1, FIN, Ip, R2, RST, SYN, arp_request, echo, ethernet, frame, icmp, solicitation, tcp,
+        udp, udp_packet,
+    },
+};
+
+const VIP: &str = "10.0.0.100:80";
+const VIP6: &str = "[fd00:1::100]:80";
+
+/// Packets of every kind: of known and new connections, to be answered, to be left to the host, and to be dropped.
+fn mixture() -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for n in 0..200_u16 {
+        let (client, client6) = (format!("10.0.1.{}:{}", n % 50, 2_000 + n), format!("[fd00:9::{n:x}]:2000"));
+        for flags in [SYN, ACK, ACK, if n % 2 == 0 { FIN | ACK } else { RST | ACK }] {
+            frames.push(tcp(&client, VIP, flags).len(usize::from(n)).frame());
+            frames.push(tcp(&client6, VIP6, flags).frame());
+        }
+        frames.push(udp(&client, "10.0.0.100:53"));
+        frames.push(udp(&client, "10.0.0.100:54"));
+        frames.push(tcp(&client, VIP, ACK).ip(|ip| ip.ttl = 1).frame());
+        frames.push(tcp(&client, "10.0.0.100:81", SYN).frame());
+        frames.push(tcp(&client, "10.0.0.1:22", SYN).frame());
+        let quoted = tcp(VIP, &client, ACK).packet();
+        let error = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        frames.push(icmp("10.0.0.9", "10.0.0.100", &error, &Ip::default()));
+        frames.push(echo("10.0.0.2", "10.0.0.100"));
+        frames.push(echo("fd00:1::2", "fd00:1::100"));
+        frames.push(arp_request("10.0.0.2", "10.0.0.100"));
+        frames.push(solicitation("fd00:1::2", "fd00:1::100"));
+        frames.push(ethernet(D1, C0, &tcp(&client, VIP, ACK).packet()));
+        let fragment = Ip { fragment: 0x2000, ..Ip::default() };
+        frames.push(ethernet(D0, C0, &udp_packet(&client, "10.0.0.100:53", b"part", &fragment)));
+        frames.push(tcp(&client, VIP, ACK).frame()[..30].to_vec());
+        frames.push(frame(D0, C0, 0x88cc, &[0; 40]));
+        frames.push(tcp(&client, VIP, ACK).ip(|ip| ip.fragment = 0x4000).len(1_600).frame());
+    }
+    frames
+}
+
+/// Brings the frames to the worker, takes what comes out, and lets time pass. Returns how many came out.
+fn rounds(lab: &mut Lab, frames: &[Vec<u8>], packets: usize) -> usize {
+    let (mut sent, mut out) = (0, 0);
+    let hop = lab.plan.hops[1].cell.clone();
+    for batch in frames.chunks(50).cycle() {
+        for frame in batch {
+            assert!(lab.stations[0].wires[0].push(frame));
+        }
+        sent += batch.len();
+        // One of the servers is resolved anew now and then.
+        match sent / 50 % 40 {
+            7 => hop.set(NeighborState::Incomplete),
+            9 => hop.set(NeighborState::Reachable(R2)),
+            _ => {}
+        }
+        lab.wait(200);
+        for _ in 0..3 {
+            lab.stations[0].worker.poll(lab.now);
+        }
+        for wire in &mut lab.stations[0].wires {
+            while wire.pop().is_some() {
+                out += 1;
+            }
+        }
+        if sent >= packets {
+            break;
+        }
+    }
+    out
+}
+
+#[test]
+fn nothing_is_allocated_for_a_hundred_thousand_packets_of_every_kind() {
+    let plan = Plan::new().service(VIP, TCP, Kind::Rr, 3).service(VIP6, TCP, Kind::Wlc, 2).service(
+        "10.0.0.100:53",
+        UDP,
+        Kind::Lc,
+        2,
+    );
+    // Small tables, so that connections give way as well as expire.
+    let mut lab = Lab::sized(plan, Size { connections: 150, wire: 256, ..Size::default() });
+    let frames = mixture();
+    rounds(&mut lab, &frames, 5_000);
+    let mut out = 0;
+    let seen = allocation_counter::measure(|| out = rounds(&mut lab, &frames, 100_000));
+    assert_eq!((seen.count_total, seen.bytes_total, seen.count_current), (0, 0, 0));
+    assert!(out > 40_000, "{out} frames came out");
+    let (created, expired, evicted) = lab.lives();
+    assert!(created > 1_000 && expired > 100 && evicted > 100, "{created} {expired} {evicted}");
+    for answer in Answer::ALL {
+        assert!(lab.answers(*answer) > 0, "{answer} was not among them");
+    }
+    for reason in [DropReason::FrameTruncated, DropReason::NotOurMac, DropReason::Fragment] {
+        assert!(lab.drops(reason) > 100, "{reason} was not among them");
+    }
+}
+
+#[test]
+fn the_counting_allocator_counts() {
+    let seen = allocation_counter::measure(|| drop(std::hint::black_box(vec![1_u8; 100])));
+    assert_eq!((seen.count_total, seen.bytes_total, seen.count_current), (1, 100, 0));
+}
