@@ -110,4 +110,23 @@ mod tests {
         assert!(error.starts_with("cannot read /nonexistent/p.toml: No such file or directory"), "{error}");
         assert!(error.contains("\n  name a TOML file"), "{error}");
     }
+
+    #[test]
+    fn the_example_that_is_installed_is_read() {
+        let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/pointsman.toml"));
+        let configuration = read(file).unwrap();
+        let [service] = configuration.services.as_slice() else { panic!("{configuration:?}") };
+        assert_eq!(service.servers.len(), 2);
+        assert_eq!(service.servers[0].address, "192.168.10.12");
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_file_line_and_field() {
+        let file = std::env::temp_dir().join(format!("pointsman-apply-{}.toml", std::process::id()));
+        fs::write(&file, "[[service]]\naddress = \"10.0.0.1\"\nport = 80\nscheduler = \"nosuch\"\n").unwrap();
+        let error = read(&file).unwrap_err().to_string();
+        fs::remove_file(&file).unwrap();
+        assert!(error.starts_with(&format!("{}:4: service[0].scheduler: ", file.display())), "{error}");
+        assert!(error.ends_with(" and try again; nothing was changed"), "{error}");
+    }
 }
