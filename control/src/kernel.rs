@@ -49,11 +49,7 @@ pub struct PortNetwork {
 impl PortNetwork {
     /// What workers need to know.
     pub fn facts(&self) -> PortFacts {
-        PortFacts {
-            name: self.name.clone(),
-            mac: self.mac,
-            mtu: self.mtu,
-        }
+        PortFacts { name: self.name.clone(), mac: self.mac, mtu: self.mtu }
     }
 }
 
@@ -111,10 +107,7 @@ impl Network {
 
     async fn read_with(handle: &Handle, ports: &[(String, String)]) -> Result<Self, Error> {
         let links = collect(handle.link().get().execute()).await?;
-        let mut network = Network {
-            forwards_ipv4: forwards_ipv4(),
-            ..Default::default()
-        };
+        let mut network = Network { forwards_ipv4: forwards_ipv4(), ..Default::default() };
         for (name, device) in ports {
             network.ports.push(port(name, device, &links)?);
         }
@@ -123,10 +116,7 @@ impl Network {
                 continue;
             };
             network.host_addresses.push(address);
-            let owner = network
-                .ports
-                .iter_mut()
-                .find(|port| port.index == message.header.index);
+            let owner = network.ports.iter_mut().find(|port| port.index == message.header.index);
             if let Some(port) = owner {
                 port.addresses.push((address, message.header.prefix_len));
             }
@@ -135,11 +125,7 @@ impl Network {
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         for family in [v4, v6] {
             let messages = collect(handle.route().get(family).execute()).await?;
-            network.routes.extend(
-                messages
-                    .iter()
-                    .filter_map(|message| route(message, &network.ports)),
-            );
+            network.routes.extend(messages.iter().filter_map(|message| route(message, &network.ports)));
         }
         Ok(network)
     }
@@ -155,21 +141,10 @@ impl Network {
 
     /// The ports whose subnets contain an address; all ports if none does.
     pub fn ports_towards(&self, address: IpAddr) -> Vec<u16> {
-        let on = |port: &PortNetwork| {
-            port.addresses
-                .iter()
-                .any(|(own, len)| contains(*own, *len, address))
-        };
+        let on = |port: &PortNetwork| port.addresses.iter().any(|(own, len)| contains(*own, *len, address));
         let numbered = || (0u16..).zip(&self.ports);
-        let some: Vec<u16> = numbered()
-            .filter(|(_, port)| on(port))
-            .map(|(number, _)| number)
-            .collect();
-        if some.is_empty() {
-            numbered().map(|(number, _)| number).collect()
-        } else {
-            some
-        }
+        let some: Vec<u16> = numbered().filter(|(_, port)| on(port)).map(|(number, _)| number).collect();
+        if some.is_empty() { numbered().map(|(number, _)| number).collect() } else { some }
     }
 }
 
@@ -197,10 +172,7 @@ impl Monitor {
         let (connection, _, messages) =
             rtnetlink::new_multicast_connection(&groups).map_err(Error::Socket)?;
         let connection = Abort(tokio::spawn(connection));
-        Ok(Self {
-            messages: Box::new(messages.map(|_| ())),
-            _connection: connection,
-        })
+        Ok(Self { messages: Box::new(messages.map(|_| ())), _connection: connection })
     }
 
     /// Waits for the next change; false if there will be none.
@@ -240,10 +212,7 @@ fn link_name(link: &LinkMessage) -> Option<&str> {
 fn port(name: &str, device: &str, links: &[LinkMessage]) -> Result<PortNetwork, Error> {
     let Some(link) = links.iter().find(|link| link_name(link) == Some(device)) else {
         let there: Vec<&str> = links.iter().filter_map(link_name).collect();
-        return Err(Error::NoDevice {
-            device: device.to_owned(),
-            there: there.join(", "),
-        });
+        return Err(Error::NoDevice { device: device.to_owned(), there: there.join(", ") });
     };
     let mut port = PortNetwork {
         name: name.to_owned(),
@@ -359,10 +328,7 @@ pub(crate) mod testing {
             port: 0,
             metric: 0,
         };
-        let addresses = vec![
-            ("10.0.0.1".parse().unwrap(), 24),
-            ("fd00::1".parse().unwrap(), 64),
-        ];
+        let addresses = vec![("10.0.0.1".parse().unwrap(), 24), ("fd00::1".parse().unwrap(), 64)];
         let port = PortNetwork {
             name: "eth0".into(),
             device: "eth0".into(),
@@ -391,9 +357,7 @@ mod tests {
     use super::*;
 
     fn way(network: &Network, address: &str) -> Option<(u16, String)> {
-        network
-            .route(address.parse().unwrap())
-            .map(|(port, hop)| (port, hop.to_string()))
+        network.route(address.parse().unwrap()).map(|(port, hop)| (port, hop.to_string()))
     }
 
     #[test]
@@ -427,10 +391,8 @@ mod tests {
     #[test]
     fn a_virtual_address_is_announced_where_its_subnet_is_or_everywhere() {
         let mut network = testing::network();
-        let other = PortNetwork {
-            addresses: vec![("172.16.0.1".parse().unwrap(), 16)],
-            ..network.ports[0].clone()
-        };
+        let other =
+            PortNetwork { addresses: vec![("172.16.0.1".parse().unwrap(), 16)], ..network.ports[0].clone() };
         network.ports.push(other);
         let ports = |text: &str| network.ports_towards(text.parse().unwrap());
         assert_eq!(ports("10.0.0.100"), [0]);
@@ -440,14 +402,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_interface_that_is_not_there_is_named_with_those_that_are() {
-        let error = Network::read(&[("p".into(), "nosuch0".into())])
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("no interface is named \"nosuch0\"; there are lo"),
-            "{error}"
-        );
+        let error = Network::read(&[("p".into(), "nosuch0".into())]).await.unwrap_err().to_string();
+        assert!(error.starts_with("no interface is named \"nosuch0\"; there are lo"), "{error}");
     }
 
     #[tokio::test]

@@ -1,7 +1,18 @@
 //! The daemon and the client of Pointsman.
 
+pub mod announce;
+pub mod apply;
 pub mod cli;
+pub mod clock;
 pub mod compat;
 pub mod config;
+pub mod counters;
+pub mod daemon;
+pub mod grpc;
 pub mod kernel;
+pub mod neighbor;
 pub mod refusal;
+pub mod resolver;
+pub mod socket;
+pub mod verbs;
+pub mod workers;

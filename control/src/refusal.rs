@@ -24,12 +24,7 @@ impl Refusal {
         reason: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self {
-            code,
-            field: field.into(),
-            reason: reason.into(),
-            remedy: remedy.into(),
-        }
+        Self { code, field: field.into(), reason: reason.into(), remedy: remedy.into() }
     }
 
     /// A value that cannot be.

@@ -43,11 +43,7 @@ impl Default for Compiler {
 impl Compiler {
     /// For at most `slots` destinations, removed ones with connections included.
     pub fn new(slots: usize) -> Self {
-        Self {
-            slots: Slots::new(slots),
-            next_hops: NextHops::default(),
-            schedulers: HashMap::new(),
-        }
+        Self { slots: Slots::new(slots), next_hops: NextHops::default(), schedulers: HashMap::new() }
     }
 
     /// The slots, for whoever counts by slot.
@@ -89,17 +85,12 @@ impl Compiler {
                 let Some(slot) = self.slots.all().get(number as usize) else {
                     continue;
                 };
-                slot.shared
-                    .set_thresholds(server.upper_threshold, server.lower_threshold);
+                slot.shared.set_thresholds(server.upper_threshold, server.lower_threshold);
                 let destination = &mut destinations[number as usize];
                 destination.method = method(server.method);
                 destination.next_hop = self.next_hops.towards(server.address, network, at.now);
                 let (weight, shared) = (server.weight.get(), slot.shared.clone());
-                candidates.push(Candidate {
-                    slot: number,
-                    weight,
-                    shared,
-                });
+                candidates.push(Candidate { slot: number, weight, shared });
             }
             let previous = self.schedulers.get(&service.key);
             let scheduler = Scheduler::compile(service.scheduler, candidates, previous);
@@ -109,11 +100,7 @@ impl Compiler {
                 // At most MAX_SERVICES: the index fits.
                 service_index.insert(key, compiled.len() as u32);
             }
-            compiled.push(snapshot::Service {
-                key,
-                scheduler,
-                pending: is_pending(service),
-            });
+            compiled.push(snapshot::Service { key, scheduler, pending: is_pending(service) });
         }
         self.schedulers = schedulers;
         Snapshot {
@@ -146,32 +133,17 @@ impl Compiler {
 fn destinations(configuration: &Configuration) -> Vec<DestinationKey> {
     let of = |service: &Service| {
         let key = service.key;
-        let key = move |(address, port)| DestinationKey {
-            service: key,
-            address,
-            port,
-        };
-        service
-            .servers
-            .iter()
-            .map(|server| (server.address, server.port))
-            .map(key)
-            .collect::<Vec<_>>()
+        let key = move |(address, port)| DestinationKey { service: key, address, port };
+        service.servers.iter().map(|server| (server.address, server.port)).map(key).collect::<Vec<_>>()
     };
     configuration.services.iter().flat_map(of).collect()
 }
 
 fn packets(key: &ServiceKey) -> Option<snapshot::ServiceKey> {
     match *key {
-        ServiceKey::Address {
-            protocol,
-            address,
-            port,
-        } => Some(snapshot::ServiceKey {
-            protocol: protocol as u8,
-            address,
-            port,
-        }),
+        ServiceKey::Address { protocol, address, port } => {
+            Some(snapshot::ServiceKey { protocol: protocol as u8, address, port })
+        }
         ServiceKey::Mark { .. } => None,
     }
 }
@@ -231,10 +203,7 @@ pub fn pending(service: &Service) -> Vec<String> {
 fn pending_of_service(service: &Service) -> Vec<String> {
     let mut pending = Vec::new();
     let mut say = |what: &str| {
-        let text = format!(
-            "{what} accepted but not run yet: {} gets no connections.",
-            service.key
-        );
+        let text = format!("{what} accepted but not run yet: {} gets no connections.", service.key);
         pending.push(text);
     };
     if !service.scheduler.is_built() {
@@ -251,10 +220,7 @@ fn pending_of_service(service: &Service) -> Vec<String> {
     }
     match service.key {
         ServiceKey::Mark { .. } => say("Firewall marks are"),
-        ServiceKey::Address {
-            protocol: Protocol::Sctp,
-            ..
-        } => say("SCTP is"),
+        ServiceKey::Address { protocol: Protocol::Sctp, .. } => say("SCTP is"),
         ServiceKey::Address { .. } => {}
     }
     pending
@@ -286,21 +252,18 @@ impl NextHops {
         };
         let known = self.by_address.get(&(port, address)).copied();
         let number = known.unwrap_or_else(|| self.add(port, address, now));
-        self.entries[number as usize].used = true;
+        let entry = &mut self.entries[number as usize];
+        entry.used = true;
+        // The port may have got another MAC address or MTU since.
+        if let Some(facts) = network.ports.get(usize::from(port)) {
+            (entry.hop.source, entry.hop.mtu) = (facts.mac, facts.mtu);
+        }
         number
     }
 
     fn add(&mut self, port: u16, address: IpAddr, now: Nanos) -> u32 {
-        let hop = NextHop {
-            address,
-            port,
-            cell: Arc::new(NeighborCell::default()),
-        };
-        let entry = Entry {
-            hop,
-            used: true,
-            last_used: now,
-        };
+        let hop = NextHop { address, port, mtu: 0, source: [0; 6], cell: Arc::new(NeighborCell::default()) };
+        let entry = Entry { hop, used: true, last_used: now };
         let rested = |entry: &Entry| !entry.used && now.0.saturating_sub(entry.last_used.0) >= REST.0;
         let number = match self.entries.iter().position(rested) {
             Some(number) => {
@@ -318,19 +281,13 @@ impl NextHops {
     }
 
     fn end(&mut self, now: Nanos) -> Box<[NextHop]> {
-        self.entries
-            .iter_mut()
-            .filter(|entry| entry.used)
-            .for_each(|entry| entry.last_used = now);
+        self.entries.iter_mut().filter(|entry| entry.used).for_each(|entry| entry.last_used = now);
         self.entries.iter().map(|entry| entry.hop.clone()).collect()
     }
 
     /// Those that a destination uses.
     fn used(&self) -> impl Iterator<Item = &NextHop> {
-        self.entries
-            .iter()
-            .filter(|entry| entry.used)
-            .map(|entry| &entry.hop)
+        self.entries.iter().filter(|entry| entry.used).map(|entry| &entry.hop)
     }
 }
 
@@ -361,11 +318,7 @@ mod tests {
     }
 
     fn at(generation: u64) -> Moment {
-        Moment {
-            now: Nanos::from_secs(generation),
-            generation,
-            seen: generation - 1,
-        }
+        Moment { now: Nanos::from_secs(generation), generation, seen: generation - 1 }
     }
 
     #[test]
@@ -376,25 +329,15 @@ mod tests {
         let configuration = parsed(&service(&["10.0.0.12", "192.168.9.9", "fd00::9"][..2]));
         let snapshot = compiler.compile(&configuration, &network, at(1));
         assert_eq!(snapshot.generation, 1);
-        let key = snapshot::ServiceKey {
-            protocol: 6,
-            address: [10, 0, 0, 100].into(),
-            port: 80,
-        };
+        let key = snapshot::ServiceKey { protocol: 6, address: [10, 0, 0, 100].into(), port: 80 };
         assert_eq!(snapshot.service_index.get(&key), Some(&0));
         assert!(snapshot.virtual_addresses.contains(&key.address));
-        let hops: Vec<String> = snapshot
-            .next_hops
-            .iter()
-            .map(|hop| hop.address.to_string())
-            .collect();
+        let hops: Vec<String> = snapshot.next_hops.iter().map(|hop| hop.address.to_string()).collect();
         assert_eq!(hops, ["10.0.0.12", "10.0.0.254"]);
         let next: Vec<u32> = snapshot.destinations.iter().map(|d| d.next_hop).collect();
         assert_eq!(next, [0, 1]);
         // Added first, chosen last.
-        let picked: Vec<u32> = (0..4)
-            .filter_map(|_| snapshot.services[0].scheduler.pick())
-            .collect();
+        let picked: Vec<u32> = (0..4).filter_map(|_| snapshot.services[0].scheduler.pick()).collect();
         assert_eq!(picked, [1, 0, 1, 0]);
     }
 

@@ -78,17 +78,10 @@ fn persistence(service: &Service) -> String {
 }
 
 fn added_server(key: &ServiceKey, server: &Server) -> String {
-    let mut text = format!(
-        "+ server {} of {key}: {} weight {}",
-        server.socket(),
-        method(server),
-        server.weight.get()
-    );
+    let mut text =
+        format!("+ server {} of {key}: {} weight {}", server.socket(), method(server), server.weight.get());
     if server.upper_threshold != 0 {
-        text += &format!(
-            " thresholds {} {}",
-            server.upper_threshold, server.lower_threshold
-        );
+        text += &format!(" thresholds {} {}", server.upper_threshold, server.lower_threshold);
     }
     text
 }
@@ -107,23 +100,11 @@ fn method(server: &Server) -> String {
 fn changed_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
     let what = format!("service {}", new.key);
     let changes = [
-        (
-            "scheduler",
-            old.scheduler.name().to_owned(),
-            new.scheduler.name().to_owned(),
-        ),
+        ("scheduler", old.scheduler.name().to_owned(), new.scheduler.name().to_owned()),
         ("flags", old.flag_names().join(","), new.flag_names().join(",")),
         ("persistence", persistence(old), persistence(new)),
-        (
-            "engine",
-            old.engine.map_or("", Engine::name).into(),
-            new.engine.map_or("", Engine::name).into(),
-        ),
-        (
-            "one-packet",
-            old.one_packet.to_string(),
-            new.one_packet.to_string(),
-        ),
+        ("engine", old.engine.map_or("", Engine::name).into(), new.engine.map_or("", Engine::name).into()),
+        ("one-packet", old.one_packet.to_string(), new.one_packet.to_string()),
     ];
     for (name, old, new) in changes {
         changed(&what, name, or_none(&old), or_none(&new), lines);
@@ -140,10 +121,7 @@ fn changed_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         }
     }
     let order = |service: &Service, other: &Service| -> Vec<_> {
-        let both = service
-            .servers
-            .iter()
-            .filter(|s| other.position(s.address, s.port).is_some());
+        let both = service.servers.iter().filter(|s| other.position(s.address, s.port).is_some());
         both.map(Server::socket).collect()
     };
     if order(old, new) != order(new, old) {
@@ -155,20 +133,8 @@ fn changed_server(key: &ServiceKey, old: &Server, new: &Server, lines: &mut Vec<
     let what = format!("server {} of {key}", new.socket());
     changed(&what, "method", &method(old), &method(new), lines);
     changed(&what, "weight", old.weight.get(), new.weight.get(), lines);
-    changed(
-        &what,
-        "upper threshold",
-        old.upper_threshold,
-        new.upper_threshold,
-        lines,
-    );
-    changed(
-        &what,
-        "lower threshold",
-        old.lower_threshold,
-        new.lower_threshold,
-        lines,
-    );
+    changed(&what, "upper threshold", old.upper_threshold, new.upper_threshold, lines);
+    changed(&what, "lower threshold", old.lower_threshold, new.lower_threshold, lines);
 }
 
 fn changed<T: PartialEq + Display>(what: &str, name: &str, old: T, new: T, lines: &mut Vec<String>) {
@@ -264,9 +230,6 @@ mod tests {
             parsed(&(one.to_owned() + &server(1) + &server(2))),
             parsed(&(one.to_owned() + &server(2) + &server(1))),
         );
-        assert_eq!(
-            diff(&old, &new),
-            ["~ service tcp 10.0.0.1:80: order of its servers"]
-        );
+        assert_eq!(diff(&old, &new), ["~ service tcp 10.0.0.1:80: order of its servers"]);
     }
 }

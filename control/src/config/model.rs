@@ -130,11 +130,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self {
-            pages: Pages::Auto,
-            numa_node: None,
-            lock: true,
-        }
+        Self { pages: Pages::Auto, numa_node: None, lock: true }
     }
 }
 
@@ -282,11 +278,9 @@ impl ServiceKey {
     /// The order of `ipvsadm -L`: by mark (none first), family, protocol, address, port.
     pub fn listing_order(&self) -> impl Ord + use<> {
         match *self {
-            ServiceKey::Address {
-                protocol,
-                address,
-                port,
-            } => (0, address.is_ipv6(), protocol as u8, Some(address), port),
+            ServiceKey::Address { protocol, address, port } => {
+                (0, address.is_ipv6(), protocol as u8, Some(address), port)
+            }
             ServiceKey::Mark { mark, ipv6 } => (mark.get(), ipv6, 0, None, 0),
         }
     }
@@ -295,11 +289,7 @@ impl ServiceKey {
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ServiceKey::Address {
-                protocol,
-                address,
-                port,
-            } => {
+            ServiceKey::Address { protocol, address, port } => {
                 write!(f, "{} {}", protocol.name(), SocketAddr::new(*address, *port))
             }
             ServiceKey::Mark { mark, ipv6 } => write!(f, "mark {mark}{}", if *ipv6 { " ipv6" } else { "" }),
@@ -329,9 +319,7 @@ pub struct Service {
 impl Service {
     /// The place of a server.
     pub fn position(&self, address: IpAddr, port: u16) -> Option<usize> {
-        self.servers
-            .iter()
-            .position(|server| (server.address, server.port) == (address, port))
+        self.servers.iter().position(|server| (server.address, server.port) == (address, port))
     }
 
     /// The names of its scheduler's flags, as `ipvsadm -b` takes them.
@@ -375,11 +363,7 @@ impl SchedulerFlags {
             };
             Self::NAMES.iter().find(fits).map(|(name, _, _)| *name)
         };
-        [1, 2, 4]
-            .into_iter()
-            .filter(|bit| self.0 & bit != 0)
-            .filter_map(name)
-            .collect()
+        [1, 2, 4].into_iter().filter(|bit| self.0 & bit != 0).filter_map(name).collect()
     }
 
     /// Whether none is set.

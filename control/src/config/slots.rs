@@ -71,11 +71,7 @@ pub struct Slots {
 impl Slots {
     /// No destination yet; never more than `most` slots.
     pub fn new(most: usize) -> Self {
-        Self {
-            slots: Vec::new(),
-            by_key: HashMap::new(),
-            most,
-        }
+        Self { slots: Vec::new(), by_key: HashMap::new(), most }
     }
 
     /// All slots by number.
@@ -90,16 +86,10 @@ impl Slots {
 
     /// How many slots are missing for `wanted` beside what connections still refer to; 0 if there is room.
     pub fn missing(&self, wanted: &[DestinationKey], at: Moment) -> usize {
-        let new = wanted
-            .iter()
-            .filter(|key| !self.by_key.contains_key(*key))
-            .count();
+        let new = wanted.iter().filter(|key| !self.by_key.contains_key(*key)).count();
         let kept: HashSet<&DestinationKey> = wanted.iter().collect();
-        let free = self
-            .slots
-            .iter()
-            .filter(|slot| Self::is_free(slot, at) && !kept.contains(&slot.key))
-            .count();
+        let free =
+            self.slots.iter().filter(|slot| Self::is_free(slot, at) && !kept.contains(&slot.key)).count();
         new.saturating_sub(free + self.most - self.slots.len())
     }
 
@@ -115,10 +105,7 @@ impl Slots {
         let mut free: Vec<u32> = self.sweep(wanted, at);
         // The lowest first, so that the snapshot stays short.
         free.reverse();
-        wanted
-            .iter()
-            .map(|key| self.revive(key).or_else(|| self.take(*key, &mut free)))
-            .collect()
+        wanted.iter().map(|key| self.revive(key).or_else(|| self.take(*key, &mut free))).collect()
     }
 
     fn remove_others(&mut self, wanted: &[DestinationKey], services: &HashSet<ServiceKey>, at: Moment) {
@@ -191,13 +178,7 @@ impl Slots {
             None if self.slots.len() < self.most => {
                 let number = u32::try_from(self.slots.len()).ok()?;
                 let presence = Presence::Present;
-                self.slots.push(Slot {
-                    generation: 1,
-                    presence,
-                    key,
-                    shared,
-                    removed: Default::default(),
-                });
+                self.slots.push(Slot { generation: 1, presence, key, shared, removed: Default::default() });
                 number
             }
             None => return None,
@@ -219,20 +200,12 @@ mod tests {
     };
 
     fn server(n: u8) -> DestinationKey {
-        DestinationKey {
-            service: SERVICE,
-            address: [192, 168, 0, n].into(),
-            port: 80,
-        }
+        DestinationKey { service: SERVICE, address: [192, 168, 0, n].into(), port: 80 }
     }
 
     /// At a second; every worker has seen the generation before, which is as many.
     fn at(second: u64) -> Moment {
-        Moment {
-            now: Nanos::from_secs(second),
-            generation: second + 1,
-            seen: second,
-        }
+        Moment { now: Nanos::from_secs(second), generation: second + 1, seen: second }
     }
 
     fn assign(slots: &mut Slots, servers: &[u8], second: u64) -> Vec<Option<u32>> {
@@ -253,22 +226,11 @@ mod tests {
         let mut slots = Slots::new(8);
         assign(&mut slots, &[1], 1);
         assign(&mut slots, &[], 10);
-        assert_eq!(
-            assign(&mut slots, &[2], 129),
-            [Some(1)],
-            "remembered: another slot is taken"
-        );
+        assert_eq!(assign(&mut slots, &[2], 129), [Some(1)], "remembered: another slot is taken");
         assert_eq!(assign(&mut slots, &[1, 2], 200), [Some(0), Some(1)]);
-        assert_eq!(
-            (slots.all()[0].generation, slots.all()[0].presence),
-            (1, Presence::Present)
-        );
+        assert_eq!((slots.all()[0].generation, slots.all()[0].presence), (1, Presence::Present));
         assign(&mut slots, &[2], 300);
-        assert_eq!(
-            assign(&mut slots, &[2, 3], 420),
-            [Some(1), Some(0)],
-            "forgotten: its slot is taken"
-        );
+        assert_eq!(assign(&mut slots, &[2, 3], 420), [Some(1), Some(0)], "forgotten: its slot is taken");
         assert_eq!(slots.all()[0].generation, 2);
         assert_eq!(slots.find(&server(1)), None);
     }
@@ -302,15 +264,8 @@ mod tests {
         let mut slots = Slots::new(8);
         assign(&mut slots, &[1], 1);
         slots.assign(&[], &HashSet::new(), at(2));
-        let behind = Moment {
-            now: Nanos::from_secs(3),
-            generation: 4,
-            seen: 2,
-        };
-        assert_eq!(
-            slots.assign(&[server(2)], &HashSet::from([SERVICE]), behind),
-            [Some(1)]
-        );
+        let behind = Moment { now: Nanos::from_secs(3), generation: 4, seen: 2 };
+        assert_eq!(slots.assign(&[server(2)], &HashSet::from([SERVICE]), behind), [Some(1)]);
         assert_eq!(assign(&mut slots, &[2, 3], 5), [Some(1), Some(0)]);
     }
 
@@ -319,10 +274,7 @@ mod tests {
         let mut slots = Slots::new(2);
         assign(&mut slots, &[1, 2], 1);
         assert_eq!(slots.missing(&[server(1), server(2)], at(2)), 0);
-        assert_eq!(
-            slots.missing(&[server(1), server(2), server(3), server(4)], at(2)),
-            2
-        );
+        assert_eq!(slots.missing(&[server(1), server(2), server(3), server(4)], at(2)), 2);
         assert_eq!(assign(&mut slots, &[1, 2, 3], 2), [Some(0), Some(1), None]);
     }
 }

@@ -89,11 +89,7 @@ struct Colon<'a>(&'a str);
 
 impl fmt::Display for Colon<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "{}: ", self.0)
-        }
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", self.0) }
     }
 }
 
@@ -158,50 +154,26 @@ fn field_in_file(field: &str) -> String {
 }
 
 fn document(mut root: Section<'_, '_>, report: &mut Report<'_>) -> v1::Configuration {
-    let ports = root
-        .sections("port", report)
-        .into_iter()
-        .map(|section| port(section, report))
-        .collect();
-    let mut start = v1::Start {
-        ports,
-        ..Default::default()
-    };
+    let ports = root.sections("port", report).into_iter().map(|section| port(section, report)).collect();
+    let mut start = v1::Start { ports, ..Default::default() };
     if let Some(mut workers) = root.section("workers", report) {
         let core = |value: &DeValue<'_>| whole(value).and_then(|core| u32::try_from(core).ok());
         start.cores = workers.list("cores", "numbers of cores", report, core);
         workers.finish(report);
     }
     if let Some(mut capacity) = root.section("capacity", report) {
-        start.connections_ipv4 = capacity
-            .number("connections_ipv4", CONNECTIONS, report)
-            .unwrap_or(0);
-        start.connections_ipv6 = capacity
-            .number("connections_ipv6", CONNECTIONS, report)
-            .unwrap_or(0);
+        start.connections_ipv4 = capacity.number("connections_ipv4", CONNECTIONS, report).unwrap_or(0);
+        start.connections_ipv6 = capacity.number("connections_ipv6", CONNECTIONS, report).unwrap_or(0);
         capacity.finish(report);
     }
-    start.memory = root
-        .section("memory", report)
-        .map(|section| memory(section, report));
-    let timeouts = root
-        .section("timeouts", report)
-        .map(|section| timeouts(section, report));
-    let services = root
-        .sections("service", report)
-        .into_iter()
-        .map(|section| service(section, report))
-        .collect();
-    let virtual_addresses = root.list("virtual_addresses", "addresses in quotes", report, |value| {
-        value.as_str().map(str::to_owned)
-    });
+    start.memory = root.section("memory", report).map(|section| memory(section, report));
+    let timeouts = root.section("timeouts", report).map(|section| timeouts(section, report));
+    let services =
+        root.sections("service", report).into_iter().map(|section| service(section, report)).collect();
+    let virtual_addresses = root
+        .list("virtual_addresses", "addresses in quotes", report, |value| value.as_str().map(str::to_owned));
     root.finish(report);
-    v1::Configuration {
-        start: Some(start),
-        timeouts,
-        services,
-        virtual_addresses,
-    }
+    v1::Configuration { start: Some(start), timeouts, services, virtual_addresses }
 }
 
 /// From what an idle director needs to what 256 GiB hold.
@@ -217,37 +189,18 @@ fn port(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Port {
     if !section.has("device") && !section.has("name") {
         section.missing("device", "the name of a network interface", report);
     }
-    let device = section
-        .string("device", remedy, report)
-        .unwrap_or_default()
-        .to_owned();
-    let name = section
-        .string("name", "choose any name", report)
-        .unwrap_or_default()
-        .to_owned();
-    let driver = section
-        .word("driver", &[("af_packet", "af_packet")], report)
-        .unwrap_or_default()
-        .to_owned();
-    let idle = section
-        .word("idle", &[("sleep", "sleep"), ("poll", "poll")], report)
-        .unwrap_or_default();
+    let device = section.string("device", remedy, report).unwrap_or_default().to_owned();
+    let name = section.string("name", "choose any name", report).unwrap_or_default().to_owned();
+    let driver = section.word("driver", &[("af_packet", "af_packet")], report).unwrap_or_default().to_owned();
+    let idle = section.word("idle", &[("sleep", "sleep"), ("poll", "poll")], report).unwrap_or_default();
     section.finish(report);
-    v1::Port {
-        name,
-        driver,
-        device,
-        idle: idle.to_owned(),
-    }
+    v1::Port { name, driver, device, idle: idle.to_owned() }
 }
 
 fn memory(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Memory {
     let words = ["auto", "2M", "1G", "ordinary"].map(|word| (word, word));
     let memory = v1::Memory {
-        pages: section
-            .word("pages", &words, report)
-            .unwrap_or_default()
-            .to_owned(),
+        pages: section.word("pages", &words, report).unwrap_or_default().to_owned(),
         numa_node: section.number32("numa_node", 0..1_024, report),
         lock: section.boolean("lock", report),
     };
@@ -282,12 +235,9 @@ fn service(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Service
             .string("scheduler", "\"wlc\" is the default", report)
             .unwrap_or_default()
             .to_owned(),
-        scheduler_flags: section.list("scheduler_flags", "flags in quotes", report, |value| {
-            value.as_str().map(str::to_owned)
-        }),
-        persistence_seconds: section
-            .number32("persistence_seconds", SECONDS, report)
-            .unwrap_or(0),
+        scheduler_flags: section
+            .list("scheduler_flags", "flags in quotes", report, |value| value.as_str().map(str::to_owned)),
+        persistence_seconds: section.number32("persistence_seconds", SECONDS, report).unwrap_or(0),
         persistence_prefix: section.number32("persistence_prefix", 0..129, report),
         persistence_engine: section
             .word("persistence_engine", &[("sip", "sip")], report)
@@ -295,34 +245,19 @@ fn service(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Service
             .into(),
         one_packet: section.boolean("one_packet", report).unwrap_or(false),
     };
-    let servers = section
-        .sections("server", report)
-        .into_iter()
-        .map(|section| server(section, report))
-        .collect();
+    let servers =
+        section.sections("server", report).into_iter().map(|section| server(section, report)).collect();
     section.finish(report);
-    v1::ServiceConfiguration {
-        service: Some(service),
-        servers,
-    }
+    v1::ServiceConfiguration { service: Some(service), servers }
 }
 
 fn service_key(section: &mut Section<'_, '_>, report: &mut Report<'_>) -> v1::service_key::Key {
     use v1::service_key::{Address, Key, Mark};
-    let protocols = [
-        ("tcp", v1::Protocol::Tcp),
-        ("udp", v1::Protocol::Udp),
-        ("sctp", v1::Protocol::Sctp),
-    ];
+    let protocols = [("tcp", v1::Protocol::Tcp), ("udp", v1::Protocol::Udp), ("sctp", v1::Protocol::Sctp)];
     let marked = section.has("mark");
-    let protocol = section
-        .word("protocol", &protocols, report)
-        .unwrap_or(v1::Protocol::Tcp)
-        .into();
-    let address = section
-        .string("address", "write it as \"10.0.0.100\"", report)
-        .unwrap_or_default()
-        .to_owned();
+    let protocol = section.word("protocol", &protocols, report).unwrap_or(v1::Protocol::Tcp).into();
+    let address =
+        section.string("address", "write it as \"10.0.0.100\"", report).unwrap_or_default().to_owned();
     let port = section.number32("port", PORTS, report);
     let mark = section.number32("mark", 1..1 << 32, report);
     let ipv6 = section.boolean("ipv6", report).unwrap_or(false);
@@ -333,37 +268,23 @@ fn service_key(section: &mut Section<'_, '_>, report: &mut Report<'_>) -> v1::se
             report.error(line, &field, message, format!("remove `{key}` or `mark`"));
         }
     }
-    for (key, what) in [
-        ("address", "an IPv4 or IPv6 address in quotes"),
-        ("port", "a port from 0 to 65535"),
-    ] {
+    for (key, what) in [("address", "an IPv4 or IPv6 address in quotes"), ("port", "a port from 0 to 65535")]
+    {
         if !marked && !section.has(key) {
             section.missing(key, what, report);
         }
     }
     match mark {
         // A mark that could not be read has been reported; any number stands for it.
-        _ if marked => Key::Mark(Mark {
-            mark: mark.unwrap_or(1),
-            ipv6,
-        }),
+        _ if marked => Key::Mark(Mark { mark: mark.unwrap_or(1), ipv6 }),
         // So has a port; one that needs no persistence stands for it.
-        _ => Key::Address(Address {
-            protocol,
-            address,
-            port: port.unwrap_or(1),
-        }),
+        _ => Key::Address(Address { protocol, address, port: port.unwrap_or(1) }),
     }
 }
 
 fn server(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Server {
     use v1::ForwardingMethod::{Direct, Local, Nat, Tunnel};
-    let methods = [
-        ("direct", Direct),
-        ("nat", Nat),
-        ("tunnel", Tunnel),
-        ("local", Local),
-    ];
+    let methods = [("direct", Direct), ("nat", Nat), ("tunnel", Tunnel), ("local", Local)];
     if !section.has("address") {
         section.missing("address", "an IPv4 or IPv6 address in quotes", report);
     }
@@ -377,9 +298,7 @@ fn server(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Server {
         weight: section.number32("weight", 0..1 << 31, report),
         upper_threshold: section.number32("upper_threshold", NUMBERS, report).unwrap_or(0),
         lower_threshold: section.number32("lower_threshold", NUMBERS, report).unwrap_or(0),
-        tunnel: section
-            .section("tunnel", report)
-            .map(|section| tunnel(section, report)),
+        tunnel: section.section("tunnel", report).map(|section| tunnel(section, report)),
     };
     section.finish(report);
     server
@@ -388,18 +307,11 @@ fn server(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Server {
 fn tunnel(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Tunnel {
     use v1::tunnel::{Checksum, Kind};
     let kinds = [("ipip", Kind::Ipip), ("gue", Kind::Gue), ("gre", Kind::Gre)];
-    let checksums = [
-        ("none", Checksum::None),
-        ("on", Checksum::On),
-        ("remote", Checksum::Remote),
-    ];
+    let checksums = [("none", Checksum::None), ("on", Checksum::On), ("remote", Checksum::Remote)];
     let tunnel = v1::Tunnel {
         kind: section.word("kind", &kinds, report).unwrap_or(Kind::Ipip).into(),
         port: section.number32("port", PORTS, report).unwrap_or(0),
-        checksum: section
-            .word("checksum", &checksums, report)
-            .unwrap_or(Checksum::None)
-            .into(),
+        checksum: section.word("checksum", &checksums, report).unwrap_or(Checksum::None).into(),
     };
     section.finish(report);
     tunnel

@@ -22,10 +22,7 @@ use std::{
 /// A whole configuration.
 pub fn configuration(asked: &v1::Configuration) -> Result<Configuration, Vec<Refusal>> {
     let mut refusals = Vec::new();
-    let start = start(
-        asked.start.as_ref().unwrap_or(&v1::Start::default()),
-        &mut refusals,
-    );
+    let start = start::start(asked.start.as_ref().unwrap_or(&v1::Start::default()), &mut refusals);
     let timeouts = timeouts(&asked.timeouts.unwrap_or_default(), &mut refusals);
     let services = services(&asked.services, &mut refusals);
     let mut virtual_addresses = BTreeSet::new();
@@ -44,12 +41,9 @@ pub fn configuration(asked: &v1::Configuration) -> Result<Configuration, Vec<Ref
         }
     }
     match (start, timeouts, refusals.is_empty()) {
-        (Some(start), Some(timeouts), true) => Ok(Configuration {
-            start,
-            timeouts,
-            services,
-            virtual_addresses,
-        }),
+        (Some(start), Some(timeouts), true) => {
+            Ok(Configuration { start, timeouts, services, virtual_addresses })
+        }
         _ => Err(refusals),
     }
 }
@@ -84,11 +78,7 @@ fn timeouts(asked: &v1::ConnectionTimeouts, refusals: &mut Vec<Refusal>) -> Opti
     let timeouts = Timeouts {
         tcp_established: pick("tcp_established", asked.tcp_established, default.tcp_established),
         tcp_syn_sent: pick("tcp_syn_sent", asked.tcp_syn_sent, default.tcp_syn_sent),
-        tcp_syn_received: pick(
-            "tcp_syn_received",
-            asked.tcp_syn_received,
-            default.tcp_syn_received,
-        ),
+        tcp_syn_received: pick("tcp_syn_received", asked.tcp_syn_received, default.tcp_syn_received),
         tcp_fin_wait: pick("tcp_fin_wait", asked.tcp_fin_wait, default.tcp_fin_wait),
         tcp_time_wait: pick("tcp_time_wait", asked.tcp_time_wait, default.tcp_time_wait),
         tcp_close: pick("tcp_close", asked.tcp_close, default.tcp_close),
@@ -105,12 +95,7 @@ fn services(asked: &[v1::ServiceConfiguration], refusals: &mut Vec<Refusal>) -> 
     let mut services = Vec::new();
     let mut keys = HashSet::new();
     at_most("services", asked.len(), MAX_SERVICES, refusals);
-    at_most(
-        "services",
-        asked.iter().map(|s| s.servers.len()).sum(),
-        MAX_DESTINATIONS,
-        refusals,
-    );
+    at_most("services", asked.iter().map(|s| s.servers.len()).sum(), MAX_DESTINATIONS, refusals);
     for (index, asked) in asked.iter().enumerate() {
         let at = format!("services[{index}]");
         let head = asked.service.clone().unwrap_or_default();
@@ -177,11 +162,7 @@ pub fn service_key(
             let protocol = protocol(key.protocol, at, refusals);
             let address = virtual_address(&key.address, &format!("{at}.address"), refusals);
             let port = port_number(key.port, &format!("{at}.port"), refusals);
-            Some(ServiceKey::Address {
-                protocol: protocol?,
-                address: address?,
-                port: port?,
-            })
+            Some(ServiceKey::Address { protocol: protocol?, address: address?, port: port? })
         }
     }
 }
@@ -191,9 +172,7 @@ pub fn service(asked: &v1::Service, at: &str, refusals: &mut Vec<Refusal>) -> Op
     let before = refusals.len();
     let key = service_key(asked.key.as_ref(), at, refusals);
     let scheduler = scheduler(&asked.scheduler, at, refusals);
-    let flags = scheduler
-        .map(|kind| flags(kind, &asked.scheduler_flags, at, refusals))
-        .unwrap_or_default();
+    let flags = scheduler.map(|kind| flags(kind, &asked.scheduler_flags, at, refusals)).unwrap_or_default();
     let persistence = persistence(asked, key.as_ref(), at, refusals);
     let engine = match asked.persistence_engine.as_str() {
         "" => None,
@@ -299,27 +278,16 @@ fn persistence(
             "choose a shorter time",
         ));
     }
-    let range = if key.is_some_and(ServiceKey::is_ipv6) {
-        1..=128
-    } else {
-        0..=32
-    };
+    let range = if key.is_some_and(ServiceKey::is_ipv6) { 1..=128 } else { 0..=32 };
     let prefix = asked.persistence_prefix.unwrap_or(*range.end());
     if !range.contains(&prefix) {
         refusals.push(Refusal::invalid(
             format!("{at}.persistence_prefix"),
-            format!(
-                "expected {} to {} bits, found {prefix}",
-                range.start(),
-                range.end()
-            ),
+            format!("expected {} to {} bits, found {prefix}", range.start(), range.end()),
             "leave it out to tell clients apart by their whole address",
         ));
     }
-    Some(Persistence {
-        seconds,
-        prefix: u8::try_from(prefix).ok()?,
-    })
+    Some(Persistence { seconds, prefix: u8::try_from(prefix).ok()? })
 }
 
 /// A server of `service`. `at` is its path.
@@ -346,10 +314,7 @@ pub fn server(
         refusals.push(Refusal::new(
             Code::ThresholdRange,
             format!("{at}.lower_threshold"),
-            format!(
-                "{} is above the upper threshold {}",
-                asked.lower_threshold, asked.upper_threshold
-            ),
+            format!("{} is above the upper threshold {}", asked.lower_threshold, asked.upper_threshold),
             "the lower threshold ends what the upper one begins: make it the smaller",
         ));
     }
@@ -367,17 +332,11 @@ pub fn server(
         return None;
     }
     let (method, port) = (method?, port?);
-    let forced = matches!(
-        (service.key, method),
-        (ServiceKey::Address { .. }, Method::Direct | Method::Tunnel(_))
-    );
+    let forced =
+        matches!((service.key, method), (ServiceKey::Address { .. }, Method::Direct | Method::Tunnel(_)));
     Some(Server {
         address: address?,
-        port: if forced || port == 0 {
-            service.key.port()
-        } else {
-            port
-        },
+        port: if forced || port == 0 { service.key.port() } else { port },
         method,
         weight: weight?,
         upper_threshold: asked.upper_threshold,
@@ -398,10 +357,7 @@ fn method(asked: &v1::Server, at: &str, refusals: &mut Vec<Refusal>) -> Option<M
         Err(_) => {
             refusals.push(Refusal::invalid(
                 format!("{at}.method"),
-                format!(
-                    "expected direct (0), nat (1), tunnel (2) or local (3), found {}",
-                    asked.method
-                ),
+                format!("expected direct (0), nat (1), tunnel (2) or local (3), found {}", asked.method),
                 "name the forwarding method",
             ));
             return None;
@@ -428,19 +384,11 @@ fn tunnel_options(asked: &v1::Tunnel, at: &str, refusals: &mut Vec<Refusal>) -> 
         Ok(Sum::On) => Checksum::On,
         Ok(Sum::Remote) => Checksum::Remote,
         Err(_) => {
-            return refuse(
-                "checksum",
-                format!("{} is no kind of checksum", asked.checksum),
-                "choose none",
-            );
+            return refuse("checksum", format!("{} is no kind of checksum", asked.checksum), "choose none");
         }
     };
     match Wrap::try_from(asked.kind) {
-        Err(_) => refuse(
-            "kind",
-            format!("{} is no kind of tunnel", asked.kind),
-            "choose ipip, gue or gre",
-        ),
+        Err(_) => refuse("kind", format!("{} is no kind of tunnel", asked.kind), "choose ipip, gue or gre"),
         Ok(Wrap::Gue) => match u16::try_from(asked.port).ok().and_then(NonZeroU16::new) {
             Some(port) => Some(Tunnel::Gue { port, checksum }),
             None => refuse(
@@ -458,14 +406,10 @@ fn tunnel_options(asked: &v1::Tunnel, at: &str, refusals: &mut Vec<Refusal>) -> 
             )
         }
         Ok(Wrap::Ipip) if checksum == Checksum::None => Some(Tunnel::Ipip),
-        Ok(Wrap::Ipip) => refuse(
-            "checksum",
-            "a tunnel of kind ipip has no checksum".into(),
-            "leave it out",
-        ),
-        Ok(Wrap::Gre) if checksum != Checksum::Remote => Some(Tunnel::Gre {
-            checksum: checksum == Checksum::On,
-        }),
+        Ok(Wrap::Ipip) => refuse("checksum", "a tunnel of kind ipip has no checksum".into(), "leave it out"),
+        Ok(Wrap::Gre) if checksum != Checksum::Remote => {
+            Some(Tunnel::Gre { checksum: checksum == Checksum::On })
+        }
         Ok(Wrap::Gre) => refuse(
             "checksum",
             "a tunnel of kind gre has no remote checksum offload".into(),

@@ -57,10 +57,7 @@ impl From<&Timeouts> for v1::ConnectionTimeouts {
 
 impl From<&Service> for v1::ServiceConfiguration {
     fn from(from: &Service) -> Self {
-        Self {
-            service: Some(from.into()),
-            servers: from.servers.iter().map(Into::into).collect(),
-        }
+        Self { service: Some(from.into()), servers: from.servers.iter().map(Into::into).collect() }
     }
 }
 
@@ -78,19 +75,12 @@ impl From<&ServiceKey> for v1::ServiceKey {
     fn from(from: &ServiceKey) -> Self {
         use v1::service_key::{Address, Key, Mark};
         let key = match *from {
-            ServiceKey::Address {
-                protocol,
-                address,
-                port,
-            } => Key::Address(Address {
+            ServiceKey::Address { protocol, address, port } => Key::Address(Address {
                 protocol: v1::Protocol::from(protocol).into(),
                 address: address.to_string(),
                 port: port.into(),
             }),
-            ServiceKey::Mark { mark, ipv6 } => Key::Mark(Mark {
-                mark: mark.get(),
-                ipv6,
-            }),
+            ServiceKey::Mark { mark, ipv6 } => Key::Mark(Mark { mark: mark.get(), ipv6 }),
         };
         Self { key: Some(key) }
     }
@@ -104,11 +94,7 @@ impl From<&Service> for v1::Service {
             scheduler: from.scheduler.name().into(),
             scheduler_flags: from.flag_names().into_iter().map(Into::into).collect(),
             persistence_seconds: from.persistence.map_or(0, |p| p.seconds.get()),
-            persistence_prefix: from
-                .persistence
-                .map(|p| p.prefix)
-                .filter(|p| *p != whole)
-                .map(Into::into),
+            persistence_prefix: from.persistence.map(|p| p.prefix).filter(|p| *p != whole).map(Into::into),
             persistence_engine: from.engine.map_or("", Engine::name).into(),
             one_packet: from.one_packet,
         }
@@ -158,10 +144,6 @@ impl From<Tunnel> for v1::Tunnel {
                 (Kind::Gue, port.get(), checksum)
             }
         };
-        Self {
-            kind: kind.into(),
-            port: port.into(),
-            checksum: checksum.into(),
-        }
+        Self { kind: kind.into(), port: port.into(), checksum: checksum.into() }
     }
 }

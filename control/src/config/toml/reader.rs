@@ -17,12 +17,7 @@ pub(super) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(super) fn new(file: PathBuf, text: &'t str) -> Self {
-        Self {
-            file,
-            text,
-            lines: HashMap::new(),
-            errors: Vec::new(),
-        }
+        Self { file, text, lines: HashMap::new(), errors: Vec::new() }
     }
 
     /// The line of an offset, from 1.
@@ -52,13 +47,7 @@ impl<'t> Report<'t> {
 
     pub(super) fn error(&mut self, line: usize, field: &str, message: String, remedy: impl Into<String>) {
         let (file, field, remedy) = (self.file.clone(), field.to_owned(), remedy.into());
-        self.errors.push(ConfigError {
-            file,
-            line,
-            field,
-            message,
-            remedy,
-        });
+        self.errors.push(ConfigError { file, line, field, message, remedy });
     }
 }
 
@@ -71,19 +60,11 @@ pub(super) struct Section<'a, 'i> {
 
 impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn root(table: &'a DeTable<'i>) -> Self {
-        Self {
-            path: String::new(),
-            table,
-            known: Vec::new(),
-        }
+        Self { path: String::new(), table, known: Vec::new() }
     }
 
     pub(super) fn path(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Whether the key is there.
@@ -125,13 +106,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     pub(super) fn boolean(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<bool> {
-        self.typed(
-            key,
-            "true or false",
-            "write it without quotes",
-            report,
-            DeValue::as_bool,
-        )
+        self.typed(key, "true or false", "write it without quotes", report, DeValue::as_bool)
     }
 
     /// A whole number in `range`.
@@ -154,8 +129,7 @@ impl<'a, 'i> Section<'a, 'i> {
         range: Range<u64>,
         report: &mut Report<'_>,
     ) -> Option<u32> {
-        self.number(key, range, report)
-            .and_then(|number| u32::try_from(number).ok())
+        self.number(key, range, report).and_then(|number| u32::try_from(number).ok())
     }
 
     /// One of some words.
@@ -173,10 +147,7 @@ impl<'a, 'i> Section<'a, 'i> {
         };
         self.typed(key, &expected, "choose one of them", report, |value| {
             let text = value.as_str()?;
-            words
-                .iter()
-                .find(|(name, _)| *name == text)
-                .map(|(_, value)| *value)
+            words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
         })
     }
 
@@ -190,13 +161,8 @@ impl<'a, 'i> Section<'a, 'i> {
     ) -> Vec<T> {
         let remedy = "write them in square brackets, with commas between them";
         let path = self.path(key);
-        let Some(list) = self.typed(
-            key,
-            &format!("a list of {expected}"),
-            remedy,
-            report,
-            DeValue::as_array,
-        ) else {
+        let Some(list) = self.typed(key, &format!("a list of {expected}"), remedy, report, DeValue::as_array)
+        else {
             return Vec::new();
         };
         let mut values = Vec::new();
@@ -216,11 +182,7 @@ impl<'a, 'i> Section<'a, 'i> {
         let path = self.path(key);
         let remedy = format!("begin it with [{}]", unnumbered(&path));
         let table = self.typed(key, "a table", &remedy, report, DeValue::as_table)?;
-        Some(Section {
-            path,
-            table,
-            known: Vec::new(),
-        })
+        Some(Section { path, table, known: Vec::new() })
     }
 
     /// Tables written as `[[key]]`.
@@ -235,11 +197,7 @@ impl<'a, 'i> Section<'a, 'i> {
             let path = format!("{path}[{index}]");
             report.note(&path, element.span());
             match element.get_ref().as_table() {
-                Some(table) => sections.push(Section {
-                    path,
-                    table,
-                    known: Vec::new(),
-                }),
+                Some(table) => sections.push(Section { path, table, known: Vec::new() }),
                 None => wrong(element, &path, "a table", &remedy, report),
             }
         }

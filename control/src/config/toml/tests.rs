@@ -74,61 +74,35 @@ fn every_key_reaches_the_model() {
         one_packet = true
         "#,
     );
-    let outside = Port {
-        name: "outside".into(),
-        driver: Driver::AfPacket,
-        device: "eth0".into(),
-        idle: Idle::Poll,
-    };
-    let eth1 = Port {
-        name: "eth1".into(),
-        driver: Driver::AfPacket,
-        device: "eth1".into(),
-        idle: Idle::Sleep,
-    };
+    let outside =
+        Port { name: "outside".into(), driver: Driver::AfPacket, device: "eth0".into(), idle: Idle::Poll };
+    let eth1 =
+        Port { name: "eth1".into(), driver: Driver::AfPacket, device: "eth1".into(), idle: Idle::Sleep };
     assert_eq!(configuration.start.ports, [outside, eth1]);
     assert_eq!(configuration.start.cores, [1, 2]);
     assert_eq!(configuration.start.connections_ipv4.unwrap().get(), 1_000_000);
     assert_eq!(configuration.start.connections_ipv6.unwrap().get(), 4_096);
     assert_eq!(
         configuration.start.memory,
-        Some(Memory {
-            pages: Pages::Huge2M,
-            numa_node: Some(1),
-            lock: false
-        })
+        Some(Memory { pages: Pages::Huge2M, numa_node: Some(1), lock: false })
     );
-    assert_eq!(
-        (configuration.timeouts.tcp_established, configuration.timeouts.udp),
-        (100, 30)
-    );
+    assert_eq!((configuration.timeouts.tcp_established, configuration.timeouts.udp), (100, 30));
     assert_eq!(configuration.timeouts.tcp_fin_wait, 120);
-    let [sctp, mark] = &configuration.services[..] else {
-        panic!("two services")
-    };
+    let [sctp, mark] = &configuration.services[..] else { panic!("two services") };
     assert_eq!(sctp.key.to_string(), "sctp 10.0.0.100:0");
     assert_eq!(
         (sctp.scheduler, sctp.flag_names()),
         (Kind::parse("mh").unwrap(), vec!["mh-fallback", "mh-port"])
     );
-    assert_eq!(
-        sctp.persistence.map(|p| (p.seconds.get(), p.prefix)),
-        Some((360, 24))
-    );
+    assert_eq!(sctp.persistence.map(|p| (p.seconds.get(), p.prefix)), Some((360, 24)));
     assert_eq!(sctp.engine, Some(Engine::Sip));
     let server = &sctp.servers[0];
-    assert_eq!(
-        (server.socket().to_string(), server.weight.get()),
-        ("192.168.10.12:0".into(), 0)
-    );
+    assert_eq!((server.socket().to_string(), server.weight.get()), ("192.168.10.12:0".into(), 0));
     assert_eq!((server.upper_threshold, server.lower_threshold), (100, 50));
     assert!(
         matches!(server.method, Method::Tunnel(Tunnel::Gue { port, checksum: Checksum::Remote }) if port.get() == 6080)
     );
-    assert_eq!(
-        (mark.key.to_string().as_str(), mark.one_packet),
-        ("mark 10 ipv6", true)
-    );
+    assert_eq!((mark.key.to_string().as_str(), mark.one_packet), ("mark 10 ipv6", true));
     assert_eq!(mark.scheduler.name(), "wlc");
 }
 

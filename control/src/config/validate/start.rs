@@ -13,9 +13,8 @@ const INTERFACE_NAME: usize = 15;
 pub(super) fn start(asked: &v1::Start, refusals: &mut Vec<Refusal>) -> Option<Start> {
     let before = refusals.len();
     let ports = asked.ports.iter().enumerate();
-    let ports: Vec<Port> = ports
-        .filter_map(|(index, asked)| port(asked, &format!("start.ports[{index}]"), refusals))
-        .collect();
+    let ports: Vec<Port> =
+        ports.filter_map(|(index, asked)| port(asked, &format!("start.ports[{index}]"), refusals)).collect();
     for (index, port) in ports.iter().enumerate() {
         if ports[..index].iter().any(|other| other.name == port.name) {
             refusals.push(Refusal::invalid(
@@ -68,11 +67,7 @@ fn memory(asked: &v1::Memory, refusals: &mut Vec<Refusal>) -> Memory {
             Pages::Auto
         }
     };
-    Memory {
-        pages,
-        numa_node: asked.numa_node,
-        lock: asked.lock.unwrap_or(true),
-    }
+    Memory { pages, numa_node: asked.numa_node, lock: asked.lock.unwrap_or(true) }
 }
 
 fn port(asked: &v1::Port, at: &str, refusals: &mut Vec<Refusal>) -> Option<Port> {
@@ -118,10 +113,5 @@ fn port(asked: &v1::Port, at: &str, refusals: &mut Vec<Refusal>) -> Option<Port>
     if bad_device {
         return None;
     }
-    Some(Port {
-        name: name.to_owned(),
-        driver: driver?,
-        device: device.to_owned(),
-        idle: idle?,
-    })
+    Some(Port { name: name.to_owned(), driver: driver?, device: device.to_owned(), idle: idle? })
 }

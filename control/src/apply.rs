@@ -1,0 +1,446 @@
+//! Puts configurations in force: one change at a time, answered when every worker runs it.
+
+use crate::{
+    announce::announcements,
+    clock,
+    config::{
+        compile::{Compiler, pending},
+        diff::diff,
+        model::{Configuration, Start},
+        slots::{DestinationKey, Moment},
+    },
+    counters::{Accounts, Shown, counted},
+    kernel::Network,
+    refusal::{Code, Refusal},
+    workers::Handle,
+};
+use pointsman_dataplane::{
+    command::WorkerShared,
+    publish::Publisher,
+    snapshot::{NextHop, Snapshot},
+    time::Nanos,
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::{Mutex, watch};
+
+/// How long workers may take to run a new generation.
+const PATIENCE: Nanos = Nanos::from_secs(5);
+
+/// Why a change is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be; nothing has changed. All reasons, at least one.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Refused(Vec<Refusal>),
+    /// A worker did not take it, and the change was taken back.
+    #[error(
+        "worker {worker} on core {core} has not taken the change within 5 seconds, so it was taken back: that core is starved; see what else runs there (`ps -eLo psr,pid,comm`)"
+    )]
+    Late {
+        /// Its number.
+        worker: u16,
+        /// Its core.
+        core: u32,
+    },
+    /// The daemon is ending.
+    #[error("the director is shutting down: nothing has changed")]
+    Ending,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Error::Refused(vec![refusal])
+    }
+}
+
+/// A change that is in force, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The generation in force.
+    pub generation: u64,
+    /// One line a change.
+    pub changes: Vec<String>,
+    /// What needs the operator's eye, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// What is asked for besides the change itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// Only say what would change.
+    pub dry_run: bool,
+    /// Refuse unless this is in force.
+    pub expected_generation: Option<u64>,
+    /// Warn of everything, not only of what the change brings.
+    pub all_warnings: bool,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// Grows by one with each change.
+    pub generation: u64,
+    /// What it is.
+    pub configuration: Arc<Configuration>,
+}
+
+/// What a director is made of before its workers run.
+pub struct Prepared {
+    configuration: Configuration,
+    network: Network,
+    compiler: Compiler,
+    accounts: Accounts,
+}
+
+impl Prepared {
+    /// The first generation of a configuration, and what workers are to run of it.
+    pub fn new(configuration: Configuration, network: Network) -> Result<(Self, Snapshot), Refusal> {
+        let mut compiler = Compiler::default();
+        let at = Moment { now: clock::now(), generation: 1, seen: 0 };
+        compiler.check(&configuration, at)?;
+        let snapshot = compiler.compile(&configuration, &network, at);
+        let mut accounts = Accounts::default();
+        let keys = configuration.services.iter().map(|service| service.key);
+        accounts.follow(keys, compiler.slots().all(), |_| Default::default());
+        Ok((Self { configuration, network, compiler, accounts }, snapshot))
+    }
+}
+
+/// Keeps the configuration and changes it.
+pub struct Control {
+    state: Mutex<State>,
+    in_force: watch::Sender<InForce>,
+    next_hops: watch::Sender<(Vec<NextHop>, Network)>,
+    workers: Vec<Handle>,
+    shared: Vec<Arc<WorkerShared>>,
+}
+
+struct State {
+    configuration: Arc<Configuration>,
+    generation: u64,
+    /// Of the snapshot: also grows when the kernel's routes change.
+    compiled: u64,
+    network: Network,
+    publisher: Publisher<Snapshot>,
+    compiler: Compiler,
+    accounts: Accounts,
+}
+
+/// Everything that a list of services needs, of one moment.
+pub struct View {
+    /// The generation in force.
+    pub generation: u64,
+    /// The configuration in force.
+    pub configuration: Arc<Configuration>,
+    /// Counts and rates, by service.
+    pub services: HashMap<crate::config::model::ServiceKey, Shown>,
+    /// Connection counts, counts and rates, by destination.
+    pub destinations: HashMap<DestinationKey, DestinationView>,
+}
+
+/// What is known of a destination at a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DestinationView {
+    /// Connections that are established or on the way to it.
+    pub active: u32,
+    /// All others.
+    pub inactive: u32,
+    /// At or above its upper threshold.
+    pub overloaded: bool,
+    /// Counts and rates.
+    pub shown: Shown,
+}
+
+impl Control {
+    /// Takes over what has been prepared, with the publisher of its snapshot as generation 1 and its workers.
+    pub fn new(prepared: Prepared, publisher: Publisher<Snapshot>, workers: Vec<Handle>) -> Arc<Self> {
+        let configuration = Arc::new(prepared.configuration);
+        let in_force = watch::Sender::new(InForce { generation: 1, configuration: configuration.clone() });
+        let hops = prepared.compiler.next_hops().cloned().collect();
+        let next_hops = watch::Sender::new((hops, prepared.network.clone()));
+        let state = State {
+            configuration,
+            generation: 1,
+            compiled: 1,
+            network: prepared.network,
+            publisher,
+            compiler: prepared.compiler,
+            accounts: prepared.accounts,
+        };
+        let shared = workers.iter().map(|worker| worker.shared.clone()).collect();
+        Arc::new(Self { state: Mutex::new(state), in_force, next_hops, workers, shared })
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> &[Handle] {
+        &self.workers
+    }
+
+    /// The configuration in force, now and whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<InForce> {
+        self.in_force.subscribe()
+    }
+
+    /// Changes a copy of the configuration and puts it in force on every worker, or refuses and changes nothing.
+    pub async fn change(
+        self: &Arc<Self>,
+        terms: Terms,
+        change: impl FnOnce(&mut Configuration) -> Result<(), Error> + Send + 'static,
+    ) -> Result<Applied, Error> {
+        // On its own, because a client that hangs up must not leave a change half done.
+        let this = self.clone();
+        match tokio::spawn(async move { this.change_whole(terms, change).await }).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Ending),
+        }
+    }
+
+    async fn change_whole(
+        &self,
+        terms: Terms,
+        change: impl FnOnce(&mut Configuration) -> Result<(), Error>,
+    ) -> Result<Applied, Error> {
+        let state = &mut *self.state.lock().await;
+        if let Some(expected) = terms.expected_generation
+            && expected != state.generation
+        {
+            return Err(generation_moved(expected, state.generation).into());
+        }
+        let mut new = (*state.configuration).clone();
+        change(&mut new)?;
+        same_start(&state.configuration.start, &new.start).map_err(Error::Refused)?;
+        new.start = state.configuration.start.clone();
+        let at = self.moment(state);
+        state.compiler.check(&new, at)?;
+        let changes = diff(&state.configuration, &new);
+        let mut warnings = warnings(&new, &state.network);
+        if !terms.all_warnings {
+            let known = self::warnings(&state.configuration, &state.network);
+            warnings.retain(|warning| !known.contains(warning));
+        }
+        if terms.dry_run || changes.is_empty() {
+            return Ok(Applied { generation: state.generation, changes, warnings });
+        }
+        let old = state.configuration.clone();
+        state.configuration = Arc::new(new);
+        if let Err(late) = self.publish(state).await {
+            state.configuration = old;
+            self.put(state);
+            return Err(late);
+        }
+        state.generation += 1;
+        changes.iter().for_each(|change| tracing::info!("generation {}: {change}", state.generation));
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.announce(state, &old);
+        let in_force = InForce { generation: state.generation, configuration: state.configuration.clone() };
+        self.in_force.send_replace(in_force);
+        Ok(Applied { generation: state.generation, changes, warnings })
+    }
+
+    fn moment(&self, state: &State) -> Moment {
+        Moment { now: clock::now(), generation: state.compiled + 1, seen: state.publisher.seen() }
+    }
+
+    /// Compiles and publishes what is in the state, and wakes the workers.
+    fn put(&self, state: &mut State) {
+        let at = self.moment(state);
+        let snapshot = state.compiler.compile(&state.configuration, &state.network, at);
+        let keys = state.configuration.services.iter().map(|service| service.key);
+        state.accounts.follow(keys, state.compiler.slots().all(), |slot| counted(&self.shared, slot));
+        state.compiled = at.generation;
+        state.publisher.publish(at.generation, snapshot);
+        self.workers.iter().for_each(Handle::wake);
+        let hops = state.compiler.next_hops().cloned().collect();
+        self.next_hops.send_replace((hops, state.network.clone()));
+    }
+
+    /// The same, and waits until every worker runs it.
+    async fn publish(&self, state: &mut State) -> Result<(), Error> {
+        self.put(state);
+        let deadline = clock::now().0 + PATIENCE.0;
+        let mut looks = 0;
+        while state.publisher.seen() < state.compiled {
+            if clock::now().0 > deadline {
+                let behind = |worker: &&Handle| worker.shared.stats.generation.get() < state.compiled;
+                let worker = self.workers.iter().find(behind);
+                let (worker, core) = worker.map_or((0, 0), |worker| (worker.shared.index, worker.core));
+                return Err(Error::Late { worker, core });
+            }
+            // Workers that are awake need microseconds.
+            looks += 1;
+            if looks < 64 {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        state.publisher.collect();
+        Ok(())
+    }
+
+    /// Tells the neighbours about addresses that were not up in `old`.
+    fn announce(&self, state: &State, old: &Configuration) {
+        let before = old.addresses_up();
+        for address in state.configuration.addresses_up().difference(&before) {
+            for command in announcements(*address, &state.network) {
+                self.transmit(command);
+            }
+        }
+    }
+
+    /// Tells the neighbours about all addresses.
+    pub async fn announce_all(&self) {
+        let state = self.state.lock().await;
+        self.announce(&state, &Configuration::default());
+    }
+
+    /// Has the first worker send a frame.
+    pub fn transmit(&self, command: pointsman_dataplane::command::Command) {
+        if let Some(worker) = self.workers.first()
+            && worker.command(command).is_err()
+        {
+            tracing::warn!(
+                "worker 0 does not take commands: an announcement or a neighbour's query was not sent"
+            );
+        }
+    }
+
+    /// Takes over what the kernel knows now, and says whether that made a difference.
+    pub async fn renew_network(&self, network: Network) -> Result<bool, Error> {
+        let state = &mut *self.state.lock().await;
+        if state.network == network {
+            return Ok(false);
+        }
+        state.network = network;
+        self.publish(state).await.map(|()| true)
+    }
+
+    /// What the kernel knew last.
+    pub async fn network(&self) -> Network {
+        self.state.lock().await.network.clone()
+    }
+
+    /// The next hops that are to be resolved, and what the kernel knows of their ports; now and whenever they change.
+    pub fn watch_next_hops(&self) -> watch::Receiver<(Vec<NextHop>, Network)> {
+        self.next_hops.subscribe()
+    }
+
+    /// All warnings about the configuration in force.
+    pub async fn warnings(&self) -> Vec<String> {
+        let state = self.state.lock().await;
+        warnings(&state.configuration, &state.network)
+    }
+
+    /// Estimates the rates: to be called every [`crate::counters::RATE_SECONDS`].
+    pub async fn estimate_rates(&self) {
+        self.state.lock().await.accounts.tick(|slot| counted(&self.shared, slot));
+    }
+
+    /// `-Z`, of one service that must be there or of all.
+    pub async fn zero(&self, of: Option<crate::config::model::ServiceKey>) -> Result<(), Refusal> {
+        let state = &mut *self.state.lock().await;
+        if let Some(key) = &of {
+            crate::verbs::find(&state.configuration, key, Code::NoSuchService)?;
+        }
+        state.accounts.zero(of.as_ref(), |slot| counted(&self.shared, slot));
+        Ok(())
+    }
+
+    /// All services and destinations with what is counted of them.
+    pub async fn view(&self) -> View {
+        let state = self.state.lock().await;
+        let counted = |slot: usize| counted(&self.shared, slot);
+        let mut destinations = HashMap::new();
+        for (number, slot) in (0..).zip(state.compiler.slots().all()) {
+            if state.compiler.slots().find(&slot.key) != Some(number) {
+                continue;
+            }
+            let view = DestinationView {
+                active: slot.shared.active(),
+                inactive: slot.shared.inactive(),
+                overloaded: slot.shared.overloaded(),
+                shown: state.accounts.destination(number, counted),
+            };
+            destinations.insert(slot.key, view);
+        }
+        View {
+            generation: state.generation,
+            configuration: state.configuration.clone(),
+            services: state.accounts.services(counted),
+            destinations,
+        }
+    }
+}
+
+fn generation_moved(expected: u64, found: u64) -> Refusal {
+    Refusal::new(
+        Code::Generation,
+        "expected_generation",
+        format!("expected generation {expected} to be in force, found {found}"),
+        "read the configuration again and repeat the change",
+    )
+}
+
+/// What is not said is as it runs; the rest must be.
+fn same_start(running: &Start, asked: &Start) -> Result<(), Vec<Refusal>> {
+    let different = [
+        ("start.ports", "ports", !asked.ports.is_empty() && asked.ports != running.ports),
+        ("start.cores", "cores of workers", !asked.cores.is_empty() && asked.cores != running.cores),
+        (
+            "start.connections_ipv4",
+            "capacity for IPv4 connections",
+            asked.connections_ipv4.is_some() && asked.connections_ipv4 != running.connections_ipv4,
+        ),
+        (
+            "start.connections_ipv6",
+            "capacity for IPv6 connections",
+            asked.connections_ipv6.is_some() && asked.connections_ipv6 != running.connections_ipv6,
+        ),
+        ("start.memory", "memory", asked.memory.is_some() && asked.memory != running.memory),
+    ];
+    let refusal = |(field, what, _)| {
+        Refusal::invalid(
+            field,
+            format!("the {what} differ from those that run, and are fixed at start"),
+            "leave them as they are, or restart pointsmand with this configuration",
+        )
+    };
+    let refusals: Vec<Refusal> =
+        different.into_iter().filter(|(_, _, differ)| *differ).map(refusal).collect();
+    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+}
+
+/// What is accepted but needs the operator's eye.
+fn warnings(configuration: &Configuration, network: &Network) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let up = configuration.addresses_up();
+    for address in up.iter().filter(|address| network.host_addresses.contains(address)) {
+        warnings.push(format!(
+            "{address} is also an address of this machine: the kernel answers for it too and resets connections; \
+             remove it with `ip addr del {address}/PREFIX dev DEVICE`."
+        ));
+    }
+    if network.forwards_ipv4 && up.iter().any(|address| address.is_ipv4()) {
+        warnings.push(
+            "The kernel forwards IPv4 packets by itself, so that clients may get answers twice; \
+             turn it off with `sysctl -w net.ipv4.ip_forward=0`."
+                .to_owned(),
+        );
+    }
+    for service in &configuration.services {
+        warnings.extend(pending(service));
+        for server in &service.servers {
+            if network.route(server.address).is_none() {
+                warnings.push(format!(
+                    "No route leads to the server {} of {}: its packets are dropped until there is one out of a port.",
+                    server.socket(),
+                    service.key
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,399 @@
+//! The appliance: reads what it is told, starts workers and control plane, and ends in order.
+
+use crate::{
+    apply::{Control, Prepared},
+    clock,
+    config::{self, Configuration, model},
+    counters::RATE_SECONDS,
+    grpc,
+    kernel::{self, Monitor, Network},
+    refusal::Refusal,
+    resolver::Resolver,
+    socket::{self, Socket},
+    workers::{self, Crew, Ended, Plan},
+};
+use pointsman_dataplane::{
+    command::WorkerShared,
+    handoff,
+    limits::{BATCH, FRAME_ROOM, HANDOFF_RING, MAX_WAITING},
+    port::af_packet::{self, AfPacket, Settings},
+    publish,
+    worker::Setup,
+};
+use pointsman_hugepages::{self as hugepages, PageChoice, PageSize, Pool, PoolOptions, Report};
+use std::{
+    io::{self, Write},
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc},
+};
+
+/// Changes of the kernel that are taken over together at most.
+const BURST: usize = 1_000;
+
+/// What the daemon is told on its command line.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(
+    name = "pointsmand",
+    version,
+    about = "The Pointsman appliance: a layer-4 load balancer (an LVS director)"
+)]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["config", "port"])))]
+pub struct Options {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Start without services on this interface. May be repeated.
+    #[arg(long, value_name = "INTERFACE")]
+    pub port: Vec<String>,
+    /// Where to listen for clients.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "POINTSMAN_SOCKET",
+        default_value = "/run/pointsman/pointsman.sock"
+    )]
+    pub socket: PathBuf,
+    /// Only say whether the configuration is right.
+    #[arg(long, requires = "config")]
+    pub check: bool,
+}
+
+/// Why the daemon did not start, or did not go on. Each names the thing and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration {}: {source}; check --config", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] config::ConfigErrors),
+    /// The configuration has no port.
+    #[error("{}: no [[port]] is configured; add one with `device = \"eth0\"`", .0.display())]
+    NoPort(PathBuf),
+    /// It cannot be run.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A core that is not there.
+    #[error(
+        "core {core} is not there for a worker: this process may use the cores {there}; change workers.cores, or the cpuset it runs in"
+    )]
+    Core {
+        /// The core that was asked for.
+        core: u32,
+        /// Those that may be used.
+        there: String,
+    },
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] socket::Error),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// A port without permission.
+    #[error(
+        "port {0}: the capability CAP_NET_RAW is missing; run pointsmand as root, or give it the capability: `setcap cap_net_raw,cap_net_admin,cap_ipc_lock+ep $(command -v pointsmand)`"
+    )]
+    NotPermitted(String),
+    /// A port.
+    #[error("port {0}")]
+    Port(#[from] af_packet::Error),
+    /// Memory for packets.
+    #[error(transparent)]
+    Memory(#[from] hugepages::Error),
+    /// A worker that did not start.
+    #[error(transparent)]
+    Worker(#[from] workers::Error),
+    /// A worker that ended.
+    #[error(
+        "worker {0} ended abnormally, so the director ends; what it said is above. Start it again, and report the message"
+    )]
+    Ended(u16),
+    /// The runtime of the control plane, or its server.
+    #[error("the control plane failed: {0}")]
+    Control(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(options: &Options) -> Result<(), Error> {
+    clock::now();
+    let mut configuration = load(options)?;
+    if options.check {
+        // A pipe that is closed has been answered by the exit status.
+        let _ = writeln!(io::stdout(), "the configuration is right");
+        return Ok(());
+    }
+    resolve_start(&mut configuration.start)?;
+    let others = other_cores(&configuration.start.cores);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .on_thread_start(move || {
+            // Off the cores of the workers, where there are others.
+            let turn = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if let Some(core) = others.get(turn % others.len().max(1)) {
+                core_affinity::set_for_current(*core);
+            }
+        })
+        .build()
+        .map_err(|error| Error::Control(error.into()))?;
+    let result = runtime.block_on(async { tokio::spawn(serve(options.clone(), configuration)).await });
+    // Tasks that wait for workers have none any more.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result.unwrap_or_else(|panicked| Err(Error::Control(panicked.into())))
+}
+
+fn load(options: &Options) -> Result<Configuration, Error> {
+    let Some(path) = &options.config else {
+        let port = |device: &String| model::Port {
+            name: device.clone(),
+            driver: model::Driver::default(),
+            device: device.clone(),
+            idle: model::Idle::default(),
+        };
+        let ports = options.port.iter().map(port).collect();
+        let start = model::Start { ports, ..Default::default() };
+        // By the rules that a file is held to.
+        let asked = (&Configuration { start, ..Default::default() }).into();
+        let first = |refusals: Vec<Refusal>| refusals.into_iter().next();
+        return config::validate::configuration(&asked).map_err(|refusals| match first(refusals) {
+            Some(refusal) => refusal.into(),
+            None => Error::Control("the ports were refused without a reason".into()),
+        });
+    };
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.clone(), source })?;
+    let configuration = config::read(path, &text)?;
+    if configuration.start.ports.is_empty() {
+        return Err(Error::NoPort(path.clone()));
+    }
+    Ok(configuration)
+}
+
+/// Fills in what was not said.
+fn resolve_start(start: &mut model::Start) -> Result<(), Error> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let there: Vec<u32> = cores.iter().filter_map(|core| u32::try_from(core.id).ok()).collect();
+    if start.cores.is_empty() {
+        start.cores = vec![there.iter().copied().max().unwrap_or(0)];
+    }
+    if let Some(core) = start.cores.iter().find(|core| !there.contains(core)) {
+        let there: Vec<String> = there.iter().map(ToString::to_string).collect();
+        return Err(Error::Core { core: *core, there: there.join(", ") });
+    }
+    let or = |number: &mut Option<NonZeroU64>, default| *number = number.or(NonZeroU64::new(default));
+    or(&mut start.connections_ipv4, model::Start::CONNECTIONS_IPV4);
+    or(&mut start.connections_ipv6, model::Start::CONNECTIONS_IPV6);
+    start.memory.get_or_insert_default();
+    Ok(())
+}
+
+fn other_cores(workers: &[u32]) -> Vec<core_affinity::CoreId> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.into_iter().filter(|core| !workers.iter().any(|worker| *worker as usize == core.id)).collect()
+}
+
+/// Everything after the configuration was read.
+async fn serve(options: Options, configuration: Configuration) -> Result<(), Error> {
+    let control_error = |error: io::Error| Error::Control(error.into());
+    // First of all, so that two daemons never have the same ports.
+    let (socket, listener) = Socket::listen(&options.socket)?;
+    let listener = UnixListener::from_std(listener).map_err(control_error)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(control_error)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(control_error)?;
+
+    let start = configuration.start.clone();
+    let devices: Vec<(String, String)> =
+        start.ports.iter().map(|port| (port.name.clone(), port.device.clone())).collect();
+    // Before it is read, so that no change is missed.
+    let monitor = Monitor::new()?;
+    let network = Network::read(&devices).await?;
+    if let Some(port) = network.ports.iter().find(|port| !port.up) {
+        return Err(kernel::Error::Down(port.device.clone()).into());
+    }
+    let (prepared, snapshot) = Prepared::new(configuration, network.clone())?;
+    let (publisher, readers) = publish::channel(1, snapshot, start.cores.len());
+    let (ended_sender, mut ended) = mpsc::unbounded_channel();
+    let plans = plan(&start, readers)?;
+    let (crew, reports) = Crew::start(plans, move |ended: Ended| {
+        // Nobody listens any more when the daemon ends.
+        let _ = ended_sender.send(ended);
+    })?;
+    say_what_runs(&start, &network, &reports);
+
+    let control = Control::new(prepared, publisher, crew.handles().to_vec());
+    for warning in control.warnings().await {
+        tracing::warn!("{warning}");
+    }
+    let resolver = Arc::new(Resolver::default());
+    let driver = resolver.clone();
+    let resolving = control.clone();
+    tokio::spawn(async move { driver.run(resolving).await });
+    tokio::spawn(estimate_rates(control.clone()));
+    tokio::spawn(follow_kernel(control.clone(), monitor, devices));
+    control.announce_all().await;
+    let context = grpc::Context { control, resolver, memory: reports.into() };
+    let end = Arc::new(Notify::new());
+    let ending = end.clone();
+    let mut server = tokio::spawn(grpc::serve(context, listener, async move { ending.notified().await }));
+    say_ready(&options.socket);
+
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+        Some(Ended(worker)) = ended.recv() => Err(Error::Ended(worker)),
+        result = &mut server => Err(Error::Control(match result {
+            Ok(Ok(())) => "its server ended".into(),
+            Ok(Err(error)) => error,
+            Err(panicked) => panicked.into(),
+        })),
+    };
+    if let Ok(signal) = result {
+        tracing::info!("{signal}: ending");
+        end.notify_one();
+        // Requests in progress are answered; streams that never end are not waited for.
+        let _ = tokio::time::timeout(Duration::from_millis(500), server).await;
+    }
+    drop(socket);
+    drop(crew);
+    result.map(|_| ())
+}
+
+/// Opens the ports for each worker and takes the memory for its packets.
+fn plan(
+    start: &model::Start,
+    readers: Vec<publish::Reader<pointsman_dataplane::snapshot::Snapshot>>,
+) -> Result<Vec<Plan<AfPacket>>, Error> {
+    let workers = start.cores.len();
+    let memory = memory_options(start.memory.unwrap_or_default());
+    let size =
+        |number: Option<NonZeroU64>| number.and_then(|n| usize::try_from(n.get()).ok()).unwrap_or(usize::MAX);
+    let poll = start.ports.iter().any(|port| port.idle == model::Idle::Poll);
+    let idle = if poll { model::Idle::Poll } else { model::Idle::Sleep };
+    let seed = clock::seed();
+    let mut plans = Vec::new();
+    let ends = handoff::mesh(workers).into_iter().zip(readers).zip(&start.cores);
+    for (index, ((handoff, snapshot), core)) in (0u16..).zip(ends) {
+        let ports = start.ports.iter().enumerate();
+        let ports =
+            ports.map(|(number, port)| open(number, port, index, workers)).collect::<Result<_, _>>()?;
+        // What may be out of the pool at once: a batch in and one out, what waits for neighbours, and what other
+        // workers have not taken yet.
+        let buffers = 2 * BATCH + MAX_WAITING + HANDOFF_RING * (workers - 1) + 2_048;
+        let pool = PoolOptions { buffers, room: FRAME_ROOM, memory: memory.clone() };
+        let setup = Setup {
+            index,
+            ports,
+            pool: Pool::new(&format!("packets of worker {index}"), pool)?,
+            connections_ipv4: size(start.connections_ipv4),
+            connections_ipv6: size(start.connections_ipv6),
+            memory: memory.clone(),
+            snapshot,
+            handoff,
+            shared: Arc::new(WorkerShared::new(index)),
+            seed,
+        };
+        plans.push(Plan { core: *core, idle, setup });
+    }
+    Ok(plans)
+}
+
+fn open(number: usize, port: &model::Port, worker_index: u16, workers: usize) -> Result<AfPacket, Error> {
+    let settings = Settings {
+        worker_index,
+        // At most MAX_WORKERS.
+        workers: workers as u16,
+        // One for each port of each process; processes that run at once have different numbers.
+        fanout_group: (std::process::id().wrapping_mul(16) as u16) | number as u16,
+        ..Settings::new(&port.device)
+    };
+    AfPacket::open(&settings).map_err(|error| match error {
+        af_packet::Error::NotPermitted { device } => Error::NotPermitted(device),
+        other => other.into(),
+    })
+}
+
+fn memory_options(memory: model::Memory) -> hugepages::Options {
+    let pages = match memory.pages {
+        model::Pages::Auto => PageChoice::Auto,
+        model::Pages::Huge2M => PageChoice::Exactly(PageSize::Huge2M),
+        model::Pages::Huge1G => PageChoice::Exactly(PageSize::Huge1G),
+        model::Pages::Ordinary => PageChoice::Ordinary,
+    };
+    hugepages::Options { pages, numa_node: memory.numa_node, lock: memory.lock }
+}
+
+/// What an operator wants to find in the log.
+fn say_what_runs(start: &model::Start, network: &Network, reports: &[Report]) {
+    for (port, facts) in start.ports.iter().zip(&network.ports) {
+        let addresses: Vec<String> = facts.addresses.iter().map(|(ip, len)| format!("{ip}/{len}")).collect();
+        tracing::info!(
+            "port {}: {} on {}, MTU {}, {}, when idle: {}",
+            port.name,
+            port.driver.name(),
+            port.device,
+            facts.mtu,
+            if addresses.is_empty() { "no addresses".to_owned() } else { addresses.join(" ") },
+            port.idle.name()
+        );
+    }
+    for (index, core) in start.cores.iter().enumerate() {
+        tracing::info!("worker {index} on core {core}");
+    }
+    for report in reports {
+        tracing::info!("{report}");
+        report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
+}
+
+fn say_ready(socket: &Path) {
+    tracing::info!("listening on {}", socket.display());
+    let mut out = io::stdout();
+    // Whoever started us may not want to know.
+    let _ = writeln!(out, "ready").and_then(|()| out.flush());
+}
+
+async fn estimate_rates(control: Arc<Control>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(RATE_SECONDS));
+    loop {
+        ticks.tick().await;
+        control.estimate_rates().await;
+    }
+}
+
+/// Takes over what changes in the kernel: links, addresses, routes.
+async fn follow_kernel(control: Arc<Control>, mut monitor: Monitor, devices: Vec<(String, String)>) {
+    while monitor.changed().await {
+        // Changes come in bursts, which may not end.
+        for _ in 0..BURST {
+            let more = tokio::time::timeout(Duration::from_millis(20), monitor.changed()).await;
+            if !more.is_ok_and(|more| more) {
+                break;
+            }
+        }
+        let renewed = match Network::read(&devices).await {
+            Ok(network) => control.renew_network(network).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match renewed {
+            Ok(true) => tracing::info!("links, addresses or routes of the kernel have changed: taken over"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("a change in the kernel was not taken over: {error}"),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `pointsman.v1.Lvs`: each verb is one change.
+
+use super::{Context, refused, required, status};
+use crate::{
+    apply::{Terms, View},
+    config::{
+        compile::pending,
+        model::{Configuration, Service as Model},
+        slots::DestinationKey,
+    },
+    counters::Totals,
+    refusal::{Code, Refusal},
+    verbs,
+};
+use pointsman_proto::v1::{lvs_server::Lvs, *};
+use tonic::{Request, Response, Status};
+
+pub(super) struct Service(pub(super) Context);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Service {
+    async fn change(
+        &self,
+        verb: impl FnOnce(&mut Configuration) -> Result<(), Refusal> + Send + 'static,
+    ) -> Answer<ChangeResponse> {
+        let change = |config: &mut Configuration| verb(config).map_err(Into::into);
+        let applied = self.0.control.change(Terms::default(), change).await.map_err(status)?;
+        Ok(Response::new(ChangeResponse { generation: applied.generation, warnings: applied.warnings }))
+    }
+}
+
+#[tonic::async_trait]
+impl Lvs for Service {
+    async fn add_service(&self, request: Request<AddServiceRequest>) -> Answer<ChangeResponse> {
+        let service = required(request.into_inner().service, "service")?;
+        self.change(move |config| verbs::add_service(config, &service)).await
+    }
+
+    async fn edit_service(&self, request: Request<EditServiceRequest>) -> Answer<ChangeResponse> {
+        let service = required(request.into_inner().service, "service")?;
+        self.change(move |config| verbs::edit_service(config, &service)).await
+    }
+
+    async fn delete_service(&self, request: Request<DeleteServiceRequest>) -> Answer<ChangeResponse> {
+        let service = required(request.into_inner().service, "service")?;
+        self.change(move |config| verbs::delete_service(config, Some(&service))).await
+    }
+
+    async fn flush(&self, _: Request<FlushRequest>) -> Answer<ChangeResponse> {
+        self.change(|config| {
+            verbs::flush(config);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn add_server(&self, request: Request<AddServerRequest>) -> Answer<ChangeResponse> {
+        let request = request.into_inner();
+        let server = required(request.server, "server")?;
+        let service = required(request.service, "service")?;
+        self.change(move |config| verbs::add_server(config, Some(&service), &server)).await
+    }
+
+    async fn edit_server(&self, request: Request<EditServerRequest>) -> Answer<ChangeResponse> {
+        let request = request.into_inner();
+        let server = required(request.server, "server")?;
+        let service = required(request.service, "service")?;
+        self.change(move |config| verbs::edit_server(config, Some(&service), &server)).await
+    }
+
+    async fn delete_server(&self, request: Request<DeleteServerRequest>) -> Answer<ChangeResponse> {
+        let request = request.into_inner();
+        let service = required(request.service, "service")?;
+        let (address, port) = (request.address, request.port);
+        self.change(move |config| verbs::delete_server(config, Some(&service), &address, port)).await
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
+        let only = request.into_inner().service;
+        let only = only.map(|key| verbs::key(Some(&key))).transpose().map_err(refused)?;
+        let view = self.0.control.view().await;
+        let config = &view.configuration;
+        let mut services: Vec<&Model> = match &only {
+            None => config.services.iter().collect(),
+            Some(key) => {
+                let place = verbs::find(config, key, Code::NoSuchService).map_err(refused)?;
+                vec![&config.services[place]]
+            }
+        };
+        services.sort_by_key(|service| service.key.listing_order());
+        Ok(Response::new(ListResponse {
+            generation: view.generation,
+            services: services.into_iter().map(|service| service_status(service, &view)).collect(),
+            virtual_addresses: config.addresses_up().iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn zero(&self, request: Request<ZeroRequest>) -> Answer<ZeroResponse> {
+        let of = request.into_inner().service;
+        let of = of.map(|key| verbs::key(Some(&key))).transpose().map_err(refused)?;
+        self.0.control.zero(of).await.map_err(refused)?;
+        Ok(Response::new(ZeroResponse {}))
+    }
+
+    async fn set_timeouts(&self, request: Request<SetTimeoutsRequest>) -> Answer<ChangeResponse> {
+        let timeouts = required(request.into_inner().timeouts, "timeouts")?;
+        self.change(move |config| verbs::set_timeouts(config, &timeouts)).await
+    }
+
+    async fn get_timeouts(&self, _: Request<GetTimeoutsRequest>) -> Answer<Timeouts> {
+        let in_force = self.0.control.watch().borrow().clone();
+        let timeouts = &in_force.configuration.timeouts;
+        Ok(Response::new(Timeouts {
+            tcp_seconds: timeouts.tcp_established,
+            tcp_fin_seconds: timeouts.tcp_fin_wait,
+            udp_seconds: timeouts.udp,
+        }))
+    }
+
+    async fn add_virtual_address(
+        &self,
+        request: Request<AddVirtualAddressRequest>,
+    ) -> Answer<ChangeResponse> {
+        let address = request.into_inner().address;
+        self.change(move |config| verbs::add_virtual_address(config, &address)).await
+    }
+
+    async fn delete_virtual_address(
+        &self,
+        request: Request<DeleteVirtualAddressRequest>,
+    ) -> Answer<ChangeResponse> {
+        let address = request.into_inner().address;
+        self.change(move |config| verbs::delete_virtual_address(config, &address)).await
+    }
+}
+
+fn service_status(service: &Model, view: &View) -> ServiceStatus {
+    let (counters, rates) = view.services.get(&service.key).copied().unwrap_or_default();
+    let server = |server: &crate::config::model::Server| {
+        let (address, port) = (server.address, server.port);
+        let key = DestinationKey { service: service.key, address, port };
+        let seen = view.destinations.get(&key).copied().unwrap_or_default();
+        ServerStatus {
+            server: Some(server.into()),
+            active_connections: seen.active,
+            inactive_connections: seen.inactive,
+            persistent_connections: 0,
+            overloaded: seen.overloaded,
+            counters: Some(encode_counters(seen.shown.0)),
+            rates: Some(encode_rates(seen.shown.1)),
+        }
+    };
+    ServiceStatus {
+        service: Some(service.into()),
+        servers: service.servers.iter().map(server).collect(),
+        counters: Some(encode_counters(counters)),
+        rates: Some(encode_rates(rates)),
+        pending: pending(service),
+    }
+}
+
+/// Nothing comes back by way of the director while it only routes directly: the outward counts are 0.
+fn encode_counters(totals: Totals) -> Counters {
+    let Totals { connections, packets_in, bytes_in } = totals;
+    Counters { connections, packets_in, bytes_in, ..Default::default() }
+}
+
+fn encode_rates(rates: Totals) -> Rates {
+    let Totals { connections, packets_in, bytes_in } = rates;
+    Rates { connections, packets_in, bytes_in, ..Default::default() }
+}
