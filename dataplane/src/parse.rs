@@ -5,7 +5,10 @@
 
 use crate::{
     batch::{Batch, Kind, Layout, Lookup, Packet},
-    conn::key::{Key4, Key6},
+    conn::{
+        key::{Key4, Key6},
+        lookup::Picked,
+    },
     limits::MAX_PORTS,
     snapshot::PortFacts,
     steer,
@@ -22,28 +25,48 @@ pub struct Keys {
     pub v6: Key6,
 }
 
+/// Which of the stages that follow have something to do.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// There are packets to be looked up in the table of IPv4 connections.
+    pub v4: bool,
+    /// There are packets to be looked up in the table of IPv6 connections.
+    pub v6: bool,
+    /// Packets that are no flow's and that the director decides.
+    pub others: Picked,
+}
+
 /// Parses the frames of the batch and finds the worker that owns each. `worker` is this one, of `workers`.
 #[inline]
-pub fn batch(batch: &mut Batch, ports: &[PortFacts], worker: u16, workers: u16) {
+pub fn batch(batch: &mut Batch, ports: &[PortFacts], worker: u16, workers: u16) -> Found {
     let mut macs = [0; MAX_PORTS];
     for (word, port) in macs.iter_mut().zip(ports) {
         *word = ethernet::word(port.mac);
     }
-    let packets = batch.packets.iter_mut().zip(&mut batch.key6);
-    for (frame, (packet, key6)) in batch.frames.iter().zip(packets) {
+    let mut found = Found::default();
+    let packets = &mut batch.packets[..batch.frames.len()];
+    for (i, (frame, packet)) in batch.frames.iter().zip(packets).enumerate() {
         packet.destination = Packet::NOWHERE;
         let port = usize::from(packet.port) % MAX_PORTS;
         if !usual(frame.data(), macs[port], packet) {
             let mac = ports.get(port).map_or([0; 6], |port| port.mac);
-            unusual(frame.data(), mac, packet, key6);
+            unusual(frame.data(), mac, packet, &mut batch.key6[i]);
         }
         if workers > 1 && packet.lookup != Lookup::None {
-            let owner = owner(packet, key6, workers);
+            let owner = owner(packet, &batch.key6[i], workers);
             if owner != worker {
                 (packet.verdict, packet.lookup) = (Verdict::Handoff(owner), Lookup::None);
             }
         }
+        match packet.lookup {
+            Lookup::V4 => found.v4 = true,
+            Lookup::V6 => found.v6 = true,
+            // `others` holds a batch.
+            Lookup::None if packet.verdict == Verdict::Open => found.others.push(i as u8),
+            Lookup::None => {}
+        }
     }
+    found
 }
 
 /// Parses what nearly every frame is: no VLAN tag, IPv4 without options, whole, TCP or UDP, for the port's own address.

@@ -6,7 +6,7 @@
 //! is made or ends.
 
 use crate::{
-    batch::{Batch, Lookup},
+    batch::Batch,
     command::{Command, ConnectionRecord, ConnectionsAnswer, ConnectionsQuery, WorkerShared},
     conn::{
         Connections, destination_of,
@@ -19,13 +19,13 @@ use crate::{
     forward,
     handoff::Endpoint,
     limits::{BATCH, MAX_PORTS},
-    parse,
+    parse::{self, Found},
     port::Port,
     publish::Reader,
     rate::TokenBucket,
     snapshot::Snapshot,
     time::{Nanos, Ticks},
-    verdict::{DropReason, Verdict},
+    verdict::DropReason,
 };
 use pointsman_hugepages::{Error, Options, Pool, Report};
 use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
@@ -111,8 +111,8 @@ impl<P: Port> Worker<P> {
         }
         let mut done = self.receive();
         if done > 0 {
-            self.parse();
-            let misses = self.look_up(now);
+            let found = self.parse();
+            let misses = self.look_up(found, now);
             self.admit(&misses, now);
             self.rewrite(now);
             self.transmit(now);
@@ -171,27 +171,19 @@ impl<P: Port> Worker<P> {
 
     /// Stage 1.
     #[inline]
-    fn parse(&mut self) {
-        parse::batch(&mut self.batch, &self.config.get().ports, self.index, self.handoff.workers());
+    fn parse(&mut self) -> Found {
+        parse::batch(&mut self.batch, &self.config.get().ports, self.index, self.handoff.workers())
     }
 
     /// Stage 2. Returns the packets that the director must decide: those of no connection, and those of no flow.
     #[inline]
-    fn look_up(&mut self, now: Nanos) -> Picked {
+    fn look_up(&mut self, found: Found, now: Nanos) -> Picked {
         let at = (now.ticks(), self.config.get());
-        let (mut misses, mut v4, mut v6) = (Picked::new(), false, false);
-        for (i, packet) in self.batch.packets[..self.batch.frames.len()].iter().enumerate() {
-            match packet.lookup {
-                Lookup::V4 => v4 = true,
-                Lookup::V6 => v6 = true,
-                Lookup::None if packet.verdict == Verdict::Open => misses.push(i as u8),
-                Lookup::None => {}
-            }
-        }
-        if v4 {
+        let mut misses = found.others;
+        if found.v4 {
             lookup::batch(&mut self.v4, &mut self.batch, &mut misses, at);
         }
-        if v6 {
+        if found.v6 {
             lookup::batch(&mut self.v6, &mut self.batch, &mut misses, at);
         }
         misses

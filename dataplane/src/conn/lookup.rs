@@ -4,6 +4,7 @@ use super::{
     Connections, destination_of,
     key::{Key, Key4, Key6},
     table::Table,
+    wheel::Wheel,
 };
 use crate::{
     batch::{Batch, Kind, Layout, Lookup, Packet},
@@ -11,7 +12,7 @@ use crate::{
     snapshot::{Presence, Snapshot},
     time::Ticks,
     verdict::DropReason,
-    wire::tcp,
+    wire::{protocol, tcp},
 };
 use arrayvec::ArrayVec;
 
@@ -60,7 +61,12 @@ pub fn batch<K: BatchKey>(
         if packet.lookup != K::TABLE {
             continue;
         }
-        let found = connections.table.confirm(K::of(packet, key6, i), packet.hash, packet.entry);
+        let key = K::of(packet, key6, i);
+        if let Some(slot) = usual(connections, packet.entry, key, &packet.layout, now, snapshot) {
+            packet.destination = slot;
+            continue;
+        }
+        let found = connections.table.confirm(key, packet.hash, packet.entry);
         match found.and_then(|entry| follow(connections, entry, &packet.layout, now, snapshot)) {
             Some(Followed::Destination(slot)) => packet.destination = slot,
             Some(Followed::Removed) => packet.drop(DropReason::DestinationRemoved),
@@ -84,6 +90,35 @@ fn start<K: BatchKey>(table: &Table<K>, packets: &mut [Packet], key6: &[Key6; BA
             packet.entry = table.probe(packet.hash);
         }
     }
+}
+
+/// What nearly every packet is: of the connection that its tag points to, which stays in its state and in its list, to a
+/// server that is there. Counted and followed with one look at the entry; `None`, and nothing changed, otherwise.
+#[inline(always)]
+fn usual<K: Key>(
+    connections: &mut Connections<K>,
+    entry: u32,
+    key: &K,
+    layout: &Layout,
+    now: Ticks,
+    snapshot: &Snapshot,
+) -> Option<u32> {
+    let entry = connections.table.entries.get_mut(entry as usize)?;
+    let destination = snapshot.destinations.get(entry.destination as usize)?;
+    let stays = key.protocol() != protocol::TCP || entry.stays_after(layout.tcp_flags);
+    if (entry.key != *key)
+        | (destination.generation != entry.destination_generation)
+        | (destination.presence != Presence::Present)
+        | (layout.kind != Kind::Flow)
+        | (layout.tcp_flags & tcp::SYN != 0)
+        | !stays
+        | Wheel::is_half_open(entry)
+    {
+        return None;
+    }
+    entry.count(layout.ip_len());
+    entry.last_seen = now;
+    Some(entry.destination)
 }
 
 /// Where a packet of a known connection goes.
