@@ -49,10 +49,7 @@ mod tests {
             counts[usize::from(owner(address, port, workers))] += 1;
         }
         let even = counts.iter().sum::<usize>() / counts.len();
-        (
-            counts.iter().min().unwrap() * 100 / even,
-            counts.iter().max().unwrap() * 100 / even,
-        )
+        (counts.iter().min().unwrap() * 100 / even, counts.iter().max().unwrap() * 100 / even)
     }
 
     #[test]
@@ -77,19 +74,14 @@ mod tests {
                 shares(workers, a_network),
                 shares(workers, addresses_alone),
             ] {
-                assert!(
-                    low >= 90 && high <= 110,
-                    "{workers} workers: {low} to {high} percent"
-                );
+                assert!(low >= 90 && high <= 110, "{workers} workers: {low} to {high} percent");
             }
         }
     }
 
     #[test]
     fn an_ipv6_address_folds_to_the_exclusive_or_of_its_words() {
-        let address = [
-            0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 1, 0xff, 0, 0, 0, 0, 0, 0x12, 0x34,
-        ];
+        let address = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 1, 0xff, 0, 0, 0, 0, 0, 0x12, 0x34];
         // 20010db8 ^ 00000001 ^ ff000000 ^ 00001234
         assert_eq!(fold(&address), 0xdf01_1f8d);
     }

@@ -28,10 +28,7 @@ pub fn pair(ring: usize, frame_room: usize) -> Result<(Port, Wire), Error> {
             // As many again as the ring holds may be with the worker.
             buffers: 2 * ring + crate::limits::BATCH,
             room: frame_room,
-            memory: Options {
-                pages: PageChoice::Ordinary,
-                ..Options::default()
-            },
+            memory: Options { pages: PageChoice::Ordinary, ..Options::default() },
         },
     )?;
     let shared = Arc::new(Shared {
@@ -40,9 +37,7 @@ pub fn pair(ring: usize, frame_room: usize) -> Result<(Port, Wire), Error> {
         rx_ring_drops: AtomicU64::new(0),
         up: AtomicBool::new(true),
     });
-    let port = Port {
-        shared: Arc::clone(&shared),
-    };
+    let port = Port { shared: Arc::clone(&shared) };
     Ok((port, Wire { shared, pool }))
 }
 
@@ -107,10 +102,7 @@ impl Wire {
     /// Brings `frame` to the port. False, and counted as a frame that the receive ring had no room for, if the ring is
     /// full or the frame longer than the buffers.
     pub fn push(&mut self, frame: &[u8]) -> bool {
-        let buffer = self
-            .pool
-            .alloc()
-            .and_then(|mut buffer| buffer.copy_from(frame).then_some(buffer));
+        let buffer = self.pool.alloc().and_then(|mut buffer| buffer.copy_from(frame).then_some(buffer));
         let pushed = buffer.is_some_and(|buffer| self.shared.inbound.push(buffer).is_ok());
         if !pushed {
             self.shared.rx_ring_drops.fetch_add(1, Relaxed);
@@ -249,19 +241,8 @@ mod tests {
     use super::{super::Port as _, *};
 
     fn worker_pool(buffers: usize) -> Pool {
-        let memory = Options {
-            pages: PageChoice::Ordinary,
-            ..Options::default()
-        };
-        Pool::new(
-            "test",
-            PoolOptions {
-                buffers,
-                room: 256,
-                memory,
-            },
-        )
-        .unwrap()
+        let memory = Options { pages: PageChoice::Ordinary, ..Options::default() };
+        Pool::new("test", PoolOptions { buffers, room: 256, memory }).unwrap()
     }
 
     #[test]

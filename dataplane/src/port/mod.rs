@@ -1,8 +1,10 @@
 //! Ports: where frames come from and go to. The worker is compiled for one kind of port: no dynamic dispatch per packet.
 
 pub mod af_packet;
+pub mod fault;
 pub mod memory;
 pub mod pcap;
+pub mod segment;
 pub mod sys;
 
 use crate::limits::BATCH;

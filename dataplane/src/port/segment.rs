@@ -48,12 +48,7 @@ impl Plan {
             ethernet::IPV6 => {
                 let ip: &[u8; IPV6_HEADER] = ip.first_chunk()?;
                 let len = be16(ip, 4)?;
-                (
-                    true,
-                    IPV6_HEADER,
-                    ip[6],
-                    if len == 0 { 0 } else { len + IPV6_HEADER },
-                )
+                (true, IPV6_HEADER, ip[6], if len == 0 { 0 } else { len + IPV6_HEADER })
             }
             _ => return None,
         };
@@ -66,21 +61,9 @@ impl Plan {
             return None;
         }
         // A length of 0 stands for one that 16 bits cannot hold.
-        let end = if ip_len == 0 {
-            frame.len()
-        } else {
-            frame.len().min(l3 + ip_len)
-        };
+        let end = if ip_len == 0 { frame.len() } else { frame.len().min(l3 + ip_len) };
         let payload = l4 + transport;
-        (size > 0 && payload < end).then_some(Plan {
-            v6,
-            protocol,
-            l3,
-            l4,
-            payload,
-            end,
-            size,
-        })
+        (size > 0 && payload < end).then_some(Plan { v6, protocol, l3, l4, payload, end, size })
     }
 
     /// How many segments there are: at least one.
@@ -133,11 +116,7 @@ impl Plan {
 
     fn write_transport(&self, n: usize, out: &mut [u8]) {
         let len = out.len() - self.l4;
-        let addresses = if self.v6 {
-            self.l3 + 8..self.l3 + 40
-        } else {
-            self.l3 + 12..self.l3 + 20
-        };
+        let addresses = if self.v6 { self.l3 + 8..self.l3 + 40 } else { self.l3 + 12..self.l3 + 20 };
         let pseudo = checksum::sum(&out[addresses]) + u32::from(self.protocol) + len as u32;
         let segment = &mut out[self.l4..];
         let field = if self.protocol == TCP {
@@ -189,18 +168,14 @@ fn complete_sctp(packet: &mut [u8]) -> bool {
     };
     header[SCTP_CHECKSUM..].fill(0);
     let crc = !packet.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
     });
     packet[SCTP_CHECKSUM..12].copy_from_slice(&crc.to_le_bytes());
     true
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<usize> {
-    bytes
-        .get(at..at + 2)
-        .map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])))
+    bytes.get(at..at + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])))
 }
 
 fn put16(bytes: &mut [u8], at: usize, value: u16) {
@@ -217,20 +192,7 @@ mod tests {
     fn tcp4(payload: usize) -> Vec<u8> {
         let mut frame = b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0".to_vec();
         let len = (52 + payload) as u16;
-        frame.extend([
-            0x45,
-            0,
-            (len >> 8) as u8,
-            len as u8,
-            0xff,
-            0xfe,
-            0x40,
-            0,
-            64,
-            6,
-            0,
-            0,
-        ]);
+        frame.extend([0x45, 0, (len >> 8) as u8, len as u8, 0xff, 0xfe, 0x40, 0, 64, 6, 0, 0]);
         frame.extend([192, 0, 2, 1, 198, 51, 100, 7]);
         frame.extend(*b"\x9c\x40\x00\x50\xff\xff\xff\xf0\x01\x02\x03\x04\x80\x99\xff\xff\0\0\0\0");
         frame.extend(*b"\x01\x01\x08\x0a\0\0\0\x01\0\0\0\x02");
@@ -275,48 +237,26 @@ mod tests {
     fn tcp_is_split_as_the_kernel_does() {
         let segments = split(&tcp4(25), 34, 10);
         assert_eq!(segments.iter().map(Vec::len).collect::<Vec<_>>(), [76, 76, 71]);
-        let field = |at: usize, len: usize| {
-            segments
-                .iter()
-                .map(|s| s[at..at + len].to_vec())
-                .collect::<Vec<_>>()
-        };
+        let field =
+            |at: usize, len: usize| segments.iter().map(|s| s[at..at + len].to_vec()).collect::<Vec<_>>();
         assert_eq!(field(16, 2), [[0, 62], [0, 62], [0, 57]], "total length");
-        assert_eq!(
-            field(18, 2),
-            [[0xff, 0xfe], [0xff, 0xff], [0, 0]],
-            "identification"
-        );
+        assert_eq!(field(18, 2), [[0xff, 0xfe], [0xff, 0xff], [0, 0]], "identification");
         let sequence = [[0xff, 0xff, 0xff, 0xf0], [0xff, 0xff, 0xff, 0xfa], [0, 0, 0, 4]];
         assert_eq!(field(38, 4), sequence);
-        assert_eq!(
-            field(47, 1),
-            [[0x90], [0x10], [0x19]],
-            "CWR and ACK, ACK, ACK and PSH and FIN"
-        );
-        assert_eq!(
-            field(54, 12),
-            [*b"\x01\x01\x08\x0a\0\0\0\x01\0\0\0\x02"; 3],
-            "options"
-        );
+        assert_eq!(field(47, 1), [[0x90], [0x10], [0x19]], "CWR and ACK, ACK, ACK and PSH and FIN");
+        assert_eq!(field(54, 12), [*b"\x01\x01\x08\x0a\0\0\0\x01\0\0\0\x02"; 3], "options");
         assert_eq!(segments[2][66..], [20, 21, 22, 23, 24]);
         for segment in &segments {
             assert_eq!(slow_sum(&segment[14..34]), 0xffff);
             let pseudo = slow_sum(&segment[26..34]) + 6 + (segment.len() - 34) as u32;
-            assert_eq!(
-                slow_sum(&[&(pseudo as u16).to_be_bytes()[..], &segment[34..]].concat()),
-                0xffff
-            );
+            assert_eq!(slow_sum(&[&(pseudo as u16).to_be_bytes()[..], &segment[34..]].concat()), 0xffff);
         }
     }
 
     #[test]
     fn udp_over_ipv6_behind_a_vlan_tag_is_split_into_datagrams() {
         let segments = split(&udp6(2_500), 58, 1_200);
-        assert_eq!(
-            segments.iter().map(Vec::len).collect::<Vec<_>>(),
-            [1_266, 1_266, 166]
-        );
+        assert_eq!(segments.iter().map(Vec::len).collect::<Vec<_>>(), [1_266, 1_266, 166]);
         for (segment, len) in segments.iter().zip([1_208_u16, 1_208, 108]) {
             assert_eq!(segment[22..24], len.to_be_bytes(), "payload length");
             assert_eq!(segment[62..64], len.to_be_bytes(), "datagram length");
@@ -338,12 +278,7 @@ mod tests {
         };
         for (frame, l4, size, why) in [
             (frame.clone(), 34, 0, "no size"),
-            (
-                frame.clone(),
-                54,
-                10,
-                "the transport header is further in: a tunnel",
-            ),
+            (frame.clone(), 54, 10, "the transport header is further in: a tunnel"),
             (with(23, 47), 34, 10, "GRE"),
             (with(12, 0x88), 34, 10, "another EtherType"),
             (with(46, 0x40), 34, 10, "a TCP header of 16 bytes"),

@@ -96,11 +96,10 @@ impl PacketSocket {
 
     fn set_program(&self, level: i32, name: i32, program: &[Instruction]) -> io::Result<()> {
         let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // The kernel only reads the program.
-        let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
-        let bytes = size_of::<libc::sock_fprog>() as libc::socklen_t;
-        // SAFETY: `program` is that long and points to `len` instructions; `Instruction` is laid out as `sock_filter`.
-        done(unsafe { libc::setsockopt(self.fd(), level, name, (&raw const program).cast(), bytes) })
+        let argument = Program { len, padding: [0; size_of::<usize>() - 2], instructions: program.as_ptr() };
+        let bytes = size_of::<Program>() as libc::socklen_t;
+        // SAFETY: `argument` is that long and points to `len` instructions; `Instruction` is laid out as `sock_filter`.
+        done(unsafe { libc::setsockopt(self.fd(), level, name, (&raw const argument).cast(), bytes) })
     }
 
     /// Makes the kernel send what waits in the transmit ring.
@@ -123,4 +122,13 @@ fn done(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// `struct sock_fprog`, with a value for its padding, which the kernel copies too.
+#[repr(C)]
+struct Program {
+    len: u16,
+    padding: [u8; size_of::<usize>() - 2],
+    instructions: *const Instruction,
+}
+
 const _: () = assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>());
+const _: () = assert!(size_of::<Program>() == size_of::<libc::sock_fprog>());
