@@ -52,8 +52,9 @@ impl From<tonic::Status> for CliError {
     fn from(status: tonic::Status) -> Self {
         match Refusal::decode(status.details()) {
             Ok(refusal) if !refusal.reason.is_empty() => {
-                let at =
-                    if refusal.field.is_empty() { String::new() } else { format!("{}: ", refusal.field) };
+                // "service: the service ..." says nothing that the reason does not.
+                let is_path = refusal.field.contains(['.', '[']);
+                let at = if is_path { format!("{}: ", refusal.field) } else { String::new() };
                 let remedy = match refusal.remedy.as_str() {
                     "" => "nothing was changed; correct this and try again",
                     remedy => remedy,
@@ -102,6 +103,19 @@ mod tests {
             CliError::from(status).to_string(),
             "services[2].servers[0].weight: weight 70000 is above 65535\n  give a weight of 0..65535"
         );
+    }
+
+    #[test]
+    fn a_field_that_is_no_path_is_left_to_the_reason() {
+        let refusal = Refusal {
+            code: Code::NoSuchAddress.into(),
+            field: "address".into(),
+            reason: "192.168.10.201 is not up".into(),
+            remedy: "`pointsman show` lists those that are".into(),
+        };
+        let status = tonic::Status::with_details(tonic::Code::NotFound, "", refusal.encode_to_vec().into());
+        let expected = "192.168.10.201 is not up\n  `pointsman show` lists those that are";
+        assert_eq!(CliError::from(status).to_string(), expected);
     }
 
     #[test]
