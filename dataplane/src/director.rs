@@ -88,19 +88,21 @@ pub fn admit(
             batch.packets[i].verdict = Verdict::Drop(DropReason::FrameTruncated);
             continue;
         };
-        if layout.kind == Kind::Flow && layout.v6 {
-            let key = batch.key6[i];
-            flow(batch, i, (&key, address), v6, context);
-        } else if layout.kind == Kind::Flow {
-            let key = batch.packets[i].key4;
-            flow(batch, i, (&key, address), v4, context);
-        } else {
-            batch.packets[i].verdict = other(batch, i, address, context);
+        match (layout.kind, layout.v6) {
+            (Kind::Flow | Kind::IcmpError, true) => {
+                let key = batch.key6[i];
+                flow(batch, i, (&key, address), v6, context);
+            }
+            (Kind::Flow | Kind::IcmpError, false) => {
+                let key = batch.packets[i].key4;
+                flow(batch, i, (&key, address), v4, context);
+            }
+            _ => batch.packets[i].verdict = other(batch, i, address, context),
         }
     }
 }
 
-/// A packet that is not of a flow, or an ICMP error about no flow that we know.
+/// A packet that is not of a flow, or an ICMP error about no connection that we know.
 fn other(batch: &mut Batch, i: usize, address: IpAddr, context: &mut Context<'_>) -> Verdict {
     let layout = batch.packets[i].layout;
     let ours = context.snapshot.virtual_addresses.contains(&address);
@@ -128,7 +130,7 @@ fn other(batch: &mut Batch, i: usize, address: IpAddr, context: &mut Context<'_>
     }
 }
 
-/// A packet of a flow that no connection was found for.
+/// A packet of a flow, or an ICMP error about one, that no connection was found for.
 fn flow<K: Key>(
     batch: &mut Batch,
     i: usize,
@@ -144,6 +146,10 @@ fn flow<K: Key>(
             Some(Followed::Removed) => return batch.packets[i].drop(DropReason::DestinationRemoved),
             None => {}
         }
+    }
+    if layout.kind == Kind::IcmpError {
+        batch.packets[i].verdict = other(batch, i, address, context);
+        return;
     }
     if !context.snapshot.virtual_addresses.contains(&address) {
         batch.packets[i].verdict = Verdict::Punt;

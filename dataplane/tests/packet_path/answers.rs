@@ -186,6 +186,19 @@ fn an_icmp_error_about_a_connection_is_relayed_to_its_server_unchanged() {
 }
 
 #[test]
+fn an_icmp_error_in_the_batch_that_opens_its_connection_is_relayed_too() {
+    let mut lab = lab();
+    let out = lab.send(&[
+        client(1001, SYN).frame(),
+        error_about(3, "10.0.0.2:1001", VIP),
+        tcp("[fd00:1::2]:1", VIP6, SYN).frame(),
+        error_about(1, "[fd00:1::2]:1", VIP6),
+    ]);
+    assert_eq!(out.iter().map(|frame| frame[5]).collect::<Vec<_>>(), [0x12, 0x12, 0x11, 0x11]);
+    lab.assert_accounted(0);
+}
+
+#[test]
 fn an_icmp_error_about_no_connection_is_counted_and_ends() {
     let mut lab = lab();
     lab.send(&[client(1001, SYN).frame()]);
