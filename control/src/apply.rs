@@ -24,7 +24,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
 
 /// How long workers may take to run a new generation.
-const PATIENCE: Nanos = Nanos::from_secs(5);
+const PATIENCE: Nanos = Nanos::from_millis(if cfg!(test) { 200 } else { 5_000 });
 
 /// Why a change is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -401,7 +401,7 @@ fn same_start(running: &Start, asked: &Start) -> Result<(), Vec<Refusal>> {
     let refusal = |(field, what, _)| {
         Refusal::invalid(
             field,
-            format!("the {what} differ from those that run, and are fixed at start"),
+            format!("this is not what runs, and the {what} cannot change after start"),
             "leave them as they are, or restart pointsmand with this configuration",
         )
     };

@@ -16,3 +16,6 @@ pub mod resolver;
 pub mod socket;
 pub mod verbs;
 pub mod workers;
+
+#[cfg(test)]
+mod testing;

@@ -68,6 +68,13 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// One without a thread.
+    #[cfg(test)]
+    pub(crate) fn idle(index: u16, core: u32) -> Self {
+        let (waker, _) = pair().unwrap();
+        Self { core, shared: Arc::new(WorkerShared::new(index)), waker }
+    }
+
     /// Makes it look at its commands and its configuration at once.
     pub fn wake(&self) {
         self.waker.wake();

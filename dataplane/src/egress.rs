@@ -165,6 +165,7 @@ fn transmit<P: Port>(port: usize, out: &mut Frames, ports: &mut [P], stats: &Wor
     } else {
         // Which frames were refused is the driver's to know; they share the average.
         counters.tx_bytes.add((bytes * sent / offered) as u64);
+        counters.tx_ring_drops.add((offered - sent) as u64);
         stats.drops[DropReason::TransmitRingFull as usize].add((offered - sent) as u64);
     }
 }

@@ -58,6 +58,8 @@ pub struct PortCounters {
     pub tx_bytes: Counter,
     /// Frames that the port lost because its receive ring was full.
     pub rx_ring_drops: Counter,
+    /// Frames for which its transmit ring had no room.
+    pub tx_ring_drops: Counter,
 }
 
 /// Everything that one worker counts.

@@ -127,7 +127,7 @@ fn port_stats(context: &Context, number: usize, port: &PortNetwork) -> PortStats
         tx_packets: sum(|port| &port.tx_packets),
         tx_bytes: sum(|port| &port.tx_bytes),
         rx_ring_drops: sum(|port| &port.rx_ring_drops),
-        tx_ring_drops: 0,
+        tx_ring_drops: sum(|port| &port.tx_ring_drops),
     }
 }
 

@@ -1,1 +1,198 @@
-//! The services over a real socket.
+//! The services over a real socket, with real clients, of a director whose workers run.
+
+use super::*;
+use crate::{
+    socket::Socket,
+    testing::{Director, WEB},
+};
+use hyper_util::rt::TokioIo;
+use pointsman_dataplane::wire::checksum;
+use pointsman_proto::v1::{
+    ApplyRequest, GetConfigRequest, GetStatsRequest, ListConnectionsRequest, ListRequest, WatchConfigRequest,
+    WatchStatsRequest, ZeroRequest, config_client::ConfigClient, connections_client::ConnectionsClient,
+    lvs_client::LvsClient, stats_client::StatsClient,
+};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+use tonic::transport::{Channel, Endpoint};
+
+struct Served {
+    director: Director,
+    channel: Channel,
+    folder: PathBuf,
+    _socket: Socket,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn connect(path: &Path) -> Channel {
+    let path = path.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://director").connect_with_connector(connector).await.unwrap()
+}
+
+async fn serve_it(name: &str, text: &str, workers: usize) -> Served {
+    let director = Director::start(text, workers);
+    let folder = std::env::temp_dir().join(format!("pointsman-grpc-{name}-{}", std::process::id()));
+    let path = folder.join("p.sock");
+    let (socket, listener) = Socket::listen(&path).unwrap();
+    let resolver = Arc::new(Resolver::default());
+    let (driver, control) = (resolver.clone(), director.control.clone());
+    tokio::spawn(async move { driver.run(control).await });
+    let context = Context { control: director.control.clone(), resolver, memory: Arc::new([]) };
+    let listener = UnixListener::from_std(listener).unwrap();
+    tokio::spawn(
+        async move { serve(context, listener, std::future::pending()).await.map_err(|e| e.to_string()) },
+    );
+    Served { channel: connect(&path).await, director, folder, _socket: socket }
+}
+
+const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 0x50];
+const SERVER: [u8; 6] = [2, 0, 0, 0, 0, 0x12];
+const DIRECTOR: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// A SYN from 10.0.0.50 to 10.0.0.100:80.
+fn syn(port: u16) -> Vec<u8> {
+    let (client, vip) = (Ipv4Addr::new(10, 0, 0, 50), Ipv4Addr::new(10, 0, 0, 100));
+    let mut ip = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0];
+    ip.extend(client.octets());
+    ip.extend(vip.octets());
+    let sum = checksum::of(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut tcp = port.to_be_bytes().to_vec();
+    tcp.extend([0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    [&DIRECTOR[..], &CLIENT, &[8, 0], &ip, &tcp].concat()
+}
+
+/// 10.0.0.12 answers the director's ARP request.
+fn arp_reply() -> Vec<u8> {
+    let mut frame = [&DIRECTOR[..], &SERVER, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
+    frame.extend(SERVER);
+    frame.extend([10, 0, 0, 12]);
+    frame.extend(DIRECTOR);
+    frame.extend([10, 0, 0, 1]);
+    frame
+}
+
+#[tokio::test]
+async fn a_connection_is_resolved_forwarded_listed_and_counted() {
+    let mut served = serve_it("packet", WEB, 1).await;
+    let asked = served.director.sent().await;
+    // The next hop is asked for before any packet needs it: ARP request, who has 10.0.0.12.
+    assert_eq!(
+        (&asked[12..14], &asked[20..22], &asked[38..42]),
+        (&[8, 6][..], &[0, 1][..], &[10, 0, 0, 12][..])
+    );
+    served.director.wires[0].push(&syn(5_000));
+    served.director.wires[0].push(&arp_reply());
+    let forwarded = served.director.sent().await;
+    assert_eq!((&forwarded[..6], &forwarded[6..12]), (&SERVER[..], &DIRECTOR[..]));
+    assert_eq!(forwarded[30..34], [10, 0, 0, 100]);
+
+    let list = |request| {
+        let mut client = ConnectionsClient::new(served.channel.clone());
+        async move {
+            let mut stream = client.list(request).await.unwrap().into_inner();
+            let mut all = Vec::new();
+            while let Some(part) = stream.message().await.unwrap() {
+                all.extend(part.connections);
+            }
+            all
+        }
+    };
+    let all = list(ListConnectionsRequest::default()).await;
+    assert_eq!(all.len(), 1);
+    assert_eq!((all[0].client_address.as_str(), all[0].client_port), ("10.0.0.50", 5_000));
+    assert_eq!((all[0].server_address.as_str(), all[0].server_port), ("10.0.0.12", 80));
+    assert_eq!((all[0].state.as_str(), all[0].packets_in, all[0].bytes_in), ("SYN_RECV", 1, 40));
+    let other = ListConnectionsRequest { client: Some("10.0.0.51".into()), ..Default::default() };
+    assert_eq!(list(other).await, []);
+
+    let mut lvs = LvsClient::new(served.channel.clone());
+    let status = lvs.list(ListRequest::default()).await.unwrap().into_inner().services.remove(0);
+    assert_eq!((status.servers[0].active_connections, status.servers[0].inactive_connections), (1, 0));
+    let counters =
+        |counters: Option<v1::Counters>| counters.map(|c| (c.connections, c.packets_in, c.bytes_in));
+    assert_eq!(counters(status.counters), Some((1, 1, 40)));
+    assert_eq!(counters(status.servers[0].counters), Some((1, 1, 40)));
+    lvs.zero(ZeroRequest::default()).await.unwrap();
+    let status = lvs.list(ListRequest::default()).await.unwrap().into_inner().services.remove(0);
+    assert_eq!(counters(status.counters), Some((0, 0, 0)));
+
+    let stats = StatsClient::new(served.channel.clone()).get(GetStatsRequest {}).await.unwrap().into_inner();
+    assert_eq!((stats.workers[0].forwarded, stats.workers[0].connections), (1, 1));
+    assert_eq!(
+        (stats.neighbors[0].address.as_str(), stats.neighbors[0].state.as_str()),
+        ("10.0.0.12", "reachable")
+    );
+    assert_eq!(stats.neighbors[0].mac, "02:00:00:00:00:12");
+    assert_eq!(stats.drops.len(), pointsman_dataplane::verdict::DropReason::COUNT);
+}
+
+#[tokio::test]
+async fn a_refusal_has_a_code_a_sentence_and_details() {
+    let served = serve_it("refusal", WEB, 1).await;
+    let mut config = ConfigClient::new(served.channel.clone());
+    let before = config.get(GetConfigRequest {}).await.unwrap().into_inner();
+    let mut wrong = before.configuration.clone().unwrap();
+    wrong.services[0].servers[0].address = "10.0.0.300".into();
+    wrong.services[0].servers[0].port = 70_000;
+    let request = ApplyRequest { configuration: Some(wrong), ..Default::default() };
+    let status = config.apply(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    assert_eq!(
+        status.message(),
+        "services[0].servers[0].address: expected an IPv4 or IPv6 address, found \"10.0.0.300\"; write it as 10.0.0.100 or fd00::100 (and 1 more)"
+    );
+    let refusal = v1::Refusal::decode(status.details()).unwrap();
+    assert_eq!((refusal.code(), refusal.field.as_str()), (Code::Invalid, "services[0].servers[0].address"));
+    assert_eq!(refusal.remedy, "write it as 10.0.0.100 or fd00::100");
+    assert_eq!(config.get(GetConfigRequest {}).await.unwrap().into_inner(), before);
+}
+
+#[tokio::test]
+async fn requests_without_their_parts_are_refused_and_name_the_part() {
+    let served = serve_it("parts", "", 1).await;
+    let mut lvs = LvsClient::new(served.channel.clone());
+    let nothing = lvs.add_server(v1::AddServerRequest::default()).await.unwrap_err();
+    assert_eq!(
+        (nothing.code(), v1::Refusal::decode(nothing.details()).unwrap().field),
+        (tonic::Code::InvalidArgument, "server".into())
+    );
+    let list = ListRequest { service: Some(v1::ServiceKey { key: None }) };
+    assert_eq!(lvs.list(list).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    let mut connections = ConnectionsClient::new(served.channel.clone());
+    let bad = ListConnectionsRequest { protocol: Some(99), ..Default::default() };
+    assert_eq!(connections.list(bad).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    let mut stats = StatsClient::new(served.channel.clone());
+    let often = WatchStatsRequest { interval_milliseconds: 1 };
+    assert_eq!(stats.watch(often).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn watchers_see_each_change_and_pending_features_are_said() {
+    let served = serve_it("watch", "", 2).await;
+    let mut config = ConfigClient::new(served.channel.clone());
+    let mut watch = config.watch(WatchConfigRequest {}).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().generation, 1);
+    let mut lvs = LvsClient::new(served.channel.clone());
+    let key = v1::service_key::Key::Mark(v1::service_key::Mark { mark: 10, ipv6: false });
+    let service = v1::Service { key: Some(v1::ServiceKey { key: Some(key) }), ..Default::default() };
+    let answer =
+        lvs.add_service(v1::AddServiceRequest { service: Some(service) }).await.unwrap().into_inner();
+    let pending = "Firewall marks are accepted but not run yet: mark 10 gets no connections.";
+    assert_eq!((answer.generation, answer.warnings), (2, vec![pending.to_owned()]));
+    let seen = watch.message().await.unwrap().unwrap();
+    assert_eq!((seen.generation, seen.configuration.unwrap().services.len()), (2, 1));
+    let list = lvs.list(ListRequest::default()).await.unwrap().into_inner();
+    assert_eq!(list.services[0].pending, [pending]);
+}

@@ -28,67 +28,69 @@ fn the_example_that_is_delivered_is_valid() {
     assert_eq!(configuration.services.len(), 1);
 }
 
+const EVERY_KEY: &str = r#"
+    virtual_addresses = ["10.0.0.200", "fd00::200"]
+    [[port]]
+    device = "eth0"
+    name = "outside"
+    driver = "af_packet"
+    idle = "poll"
+    [[port]]
+    device = "eth1"
+    [workers]
+    cores = [1, 2]
+    [capacity]
+    connections_ipv4 = 1_000_000
+    connections_ipv6 = 0x1000
+    [memory]
+    pages = "2M"
+    numa_node = 1
+    lock = false
+    [timeouts]
+    tcp_established = 100
+    udp = 30
+    [[service]]
+    protocol = "sctp"
+    address = "10.0.0.100"
+    port = 0
+    scheduler = "mh"
+    scheduler_flags = ["mh-port", "mh-fallback"]
+    persistence_seconds = 360
+    persistence_prefix = 24
+    persistence_engine = "sip"
+    [[service.server]]
+    address = "192.168.10.12"
+    method = "tunnel"
+    weight = 0
+    upper_threshold = 100
+    lower_threshold = 50
+    tunnel = { kind = "gue", port = 6080, checksum = "remote" }
+    [[service]]
+    mark = 10
+    ipv6 = true
+    one_packet = true
+"#;
+
 #[test]
-fn every_key_reaches_the_model() {
-    let configuration = parsed(
-        r#"
-        virtual_addresses = ["10.0.0.200", "fd00::200"]
-        [[port]]
-        device = "eth0"
-        name = "outside"
-        driver = "af_packet"
-        idle = "poll"
-        [[port]]
-        device = "eth1"
-        [workers]
-        cores = [1, 2]
-        [capacity]
-        connections_ipv4 = 1_000_000
-        connections_ipv6 = 0x1000
-        [memory]
-        pages = "2M"
-        numa_node = 1
-        lock = false
-        [timeouts]
-        tcp_established = 100
-        udp = 30
-        [[service]]
-        protocol = "sctp"
-        address = "10.0.0.100"
-        port = 0
-        scheduler = "mh"
-        scheduler_flags = ["mh-port", "mh-fallback"]
-        persistence_seconds = 360
-        persistence_prefix = 24
-        persistence_engine = "sip"
-        [[service.server]]
-        address = "192.168.10.12"
-        method = "tunnel"
-        weight = 0
-        upper_threshold = 100
-        lower_threshold = 50
-        tunnel = { kind = "gue", port = 6080, checksum = "remote" }
-        [[service]]
-        mark = 10
-        ipv6 = true
-        one_packet = true
-        "#,
-    );
-    let outside =
-        Port { name: "outside".into(), driver: Driver::AfPacket, device: "eth0".into(), idle: Idle::Poll };
-    let eth1 =
-        Port { name: "eth1".into(), driver: Driver::AfPacket, device: "eth1".into(), idle: Idle::Sleep };
-    assert_eq!(configuration.start.ports, [outside, eth1]);
-    assert_eq!(configuration.start.cores, [1, 2]);
-    assert_eq!(configuration.start.connections_ipv4.unwrap().get(), 1_000_000);
-    assert_eq!(configuration.start.connections_ipv6.unwrap().get(), 4_096);
-    assert_eq!(
-        configuration.start.memory,
-        Some(Memory { pages: Pages::Huge2M, numa_node: Some(1), lock: false })
-    );
-    assert_eq!((configuration.timeouts.tcp_established, configuration.timeouts.udp), (100, 30));
-    assert_eq!(configuration.timeouts.tcp_fin_wait, 120);
-    let [sctp, mark] = &configuration.services[..] else { panic!("two services") };
+fn every_key_of_what_is_fixed_at_start_reaches_the_model() {
+    let Configuration { start, timeouts, virtual_addresses, .. } = parsed(EVERY_KEY);
+    let driver = Driver::AfPacket;
+    let outside = Port { name: "outside".into(), driver, device: "eth0".into(), idle: Idle::Poll };
+    let eth1 = Port { name: "eth1".into(), driver, device: "eth1".into(), idle: Idle::Sleep };
+    assert_eq!(start.ports, [outside, eth1]);
+    assert_eq!(start.cores, [1, 2]);
+    let capacity = (start.connections_ipv4.unwrap().get(), start.connections_ipv6.unwrap().get());
+    assert_eq!(capacity, (1_000_000, 4_096));
+    assert_eq!(start.memory, Some(Memory { pages: Pages::Huge2M, numa_node: Some(1), lock: false }));
+    assert_eq!((timeouts.tcp_established, timeouts.udp, timeouts.tcp_fin_wait), (100, 30, 120));
+    let addresses: Vec<String> = virtual_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.0.0.200", "fd00::200"]);
+}
+
+#[test]
+fn every_key_of_services_and_servers_reaches_the_model() {
+    let services = parsed(EVERY_KEY).services;
+    let [sctp, mark] = &services[..] else { panic!("two services") };
     assert_eq!(sctp.key.to_string(), "sctp 10.0.0.100:0");
     assert_eq!(
         (sctp.scheduler, sctp.flag_names()),
@@ -99,11 +101,17 @@ fn every_key_reaches_the_model() {
     let server = &sctp.servers[0];
     assert_eq!((server.socket().to_string(), server.weight.get()), ("192.168.10.12:0".into(), 0));
     assert_eq!((server.upper_threshold, server.lower_threshold), (100, 50));
-    assert!(
-        matches!(server.method, Method::Tunnel(Tunnel::Gue { port, checksum: Checksum::Remote }) if port.get() == 6080)
-    );
+    let gue = Tunnel::Gue { port: 6_080.try_into().unwrap(), checksum: Checksum::Remote };
+    assert_eq!(server.method, Method::Tunnel(gue));
     assert_eq!((mark.key.to_string().as_str(), mark.one_packet), ("mark 10 ipv6", true));
     assert_eq!(mark.scheduler.name(), "wlc");
+}
+
+#[test]
+fn what_is_sent_by_grpc_comes_back_the_same() {
+    let configuration = parsed(EVERY_KEY);
+    let sent = pointsman_proto::v1::Configuration::from(&configuration);
+    assert_eq!(crate::config::validate::configuration(&sent), Ok(configuration));
 }
 
 #[test]

@@ -1,0 +1,86 @@
+//! A director in memory: real workers on real threads, with wires for ports.
+
+use crate::{
+    apply::{Control, Prepared},
+    clock,
+    config::{Configuration, model::Idle, read},
+    kernel::testing,
+    workers::{Crew, Plan},
+};
+use pointsman_dataplane::{
+    command::WorkerShared,
+    handoff,
+    limits::FRAME_ROOM,
+    port::memory::{Wire, pair},
+    publish,
+    worker::Setup,
+};
+use pointsman_hugepages::{Options, PageChoice, Pool, PoolOptions};
+use std::{path::Path, sync::Arc, time::Duration};
+
+pub(crate) struct Director {
+    pub(crate) control: Arc<Control>,
+    /// One for each worker: all are port 0 of [`testing::network`].
+    pub(crate) wires: Vec<Wire>,
+    /// Ends last.
+    _crew: Crew,
+}
+
+pub(crate) fn parsed(text: &str) -> Configuration {
+    read(Path::new("test.toml"), text).unwrap()
+}
+
+impl Director {
+    /// Starts one with a configuration file's text.
+    pub(crate) fn start(text: &str, workers: usize) -> Self {
+        let mut configuration = parsed(text);
+        configuration.start.cores = (0..workers as u32).collect();
+        let (prepared, snapshot) = Prepared::new(configuration, testing::network()).unwrap();
+        let (publisher, readers) = publish::channel(1, snapshot, workers);
+        let memory = Options { pages: PageChoice::Ordinary, numa_node: None, lock: false };
+        let mut wires = Vec::new();
+        let mut plans = Vec::new();
+        for ((index, snapshot), handoff) in (0..).zip(readers).zip(handoff::mesh(workers)) {
+            let (port, wire) = pair(64, FRAME_ROOM).unwrap();
+            wires.push(wire);
+            let pool = PoolOptions { buffers: 512, room: FRAME_ROOM, memory: memory.clone() };
+            let setup = Setup {
+                index,
+                ports: vec![port],
+                pool: Pool::new("test", pool).unwrap(),
+                connections_ipv4: 8_192,
+                connections_ipv6: 1_024,
+                memory: memory.clone(),
+                snapshot,
+                handoff,
+                shared: Arc::new(WorkerShared::new(index)),
+                seed: clock::seed(),
+            };
+            // Memory ports have nothing to wait on: a frame is seen after 10 ms at the latest.
+            plans.push(Plan { core: 0, idle: Idle::Sleep, setup });
+        }
+        let (crew, _) = Crew::start(plans, |ended| panic!("{ended:?}")).unwrap();
+        let control = Control::new(prepared, publisher, crew.handles().to_vec());
+        Self { control, wires, _crew: crew }
+    }
+
+    /// The next frame that worker 0 sends.
+    pub(crate) async fn sent(&mut self) -> Vec<u8> {
+        for _ in 0..500 {
+            if let Some(frame) = self.wires[0].pop() {
+                return frame.data().to_vec();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no frame was sent within 5 seconds");
+    }
+}
+
+pub(crate) const WEB: &str = r#"
+    [[service]]
+    address = "10.0.0.100"
+    port = 80
+    scheduler = "rr"
+    [[service.server]]
+    address = "10.0.0.12"
+"#;
