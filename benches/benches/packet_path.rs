@@ -1,5 +1,5 @@
 //! Measures direct routing from rx to tx, new connections, and a flood against a full table: see `packet_path` in the
-//! library for what each is. Not criterion: PERFORMANCE asks for the best and the median of nine runs beside a reference.
+//! library for what each is. Not criterion: what is asked for is the best and the median of several runs beside a reference.
 //!
 //! `cargo bench -p pointsman-benches --bench packet_path`, and behind `--`:
 //! - `--instructions`: counts instructions per packet by callgrind instead.

@@ -75,20 +75,17 @@ impl Lookup {
 
     #[inline]
     fn batch(&mut self, offset: u32) -> u32 {
-        let mut keys = ArrayVec::<(Key4, u64), BATCH>::new();
-        for _ in 0..BATCH {
-            let key = key(offset + self.pattern.next().0);
-            let hash = self.table.hash(&key);
-            self.table.prefetch(hash);
-            keys.push((key, hash));
+        let mut keys = [Key4::default(); BATCH];
+        let mut hashes = [0; BATCH];
+        for (slot, hash) in keys.iter_mut().zip(&mut hashes) {
+            *slot = key(offset + self.pattern.next().0);
+            *hash = self.table.hash(slot);
+            self.table.prefetch(*hash);
         }
-        let mut probed = ArrayVec::<u32, BATCH>::new();
-        for (_, hash) in &keys {
-            probed.push(self.table.probe(*hash));
-        }
+        let probed = hashes.map(|hash| self.table.probe(hash));
         let mut found = 0;
-        for ((key, hash), probed) in keys.iter().zip(&probed) {
-            found += u32::from(self.table.confirm(key, *hash, *probed).is_some());
+        for ((key, hash), probed) in keys.iter().zip(hashes).zip(probed) {
+            found += u32::from(self.table.confirm(key, hash, probed).is_some());
         }
         found
     }
