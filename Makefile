@@ -11,7 +11,7 @@ help:
 	@echo 'make bench   the performance figures, with their goals'
 
 demo:
-	@$(NEED) cargo cc ip curl nginx ethtool sysctl
+	@$(NEED) cargo cc ip curl nginx sysctl
 	@echo 'building pointsmand and pointsman (some minutes the first time)'
 	@cargo build --quiet --release --package pointsman-control --bins
 	@deploy/demo/demo.sh target/release

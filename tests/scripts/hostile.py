@@ -12,6 +12,7 @@ from scapy.all import *  # noqa
 from scapy.layers.sctp import *  # noqa
 
 KIND, INTERFACE, MAC, SEED = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+OWN = open(f"/sys/class/net/{INTERFACE}/address").read().strip()
 CLIENT, VIP, CLIENT6, VIP6 = "192.168.10.50", "192.168.10.100", "fd00:10::50", "fd00:10::100"
 
 
@@ -36,10 +37,10 @@ def good():
     for _ in range(100):
         long = long / IPv6ExtHdrDestOpt()
     inner.append(long / syn)
-    frames = [bytes(Ether(dst=MAC) / packet) for packet in inner]
-    frames += [bytes(Ether(dst=MAC) / Dot1Q(vlan=7) / packet) for packet in inner[:3]]
-    frames += [bytes(Ether(dst=MAC, type=0x88A8) / Dot1Q(vlan=7) / Dot1Q(vlan=8) / packet) for packet in inner[:3]]
-    frames.append(bytes(Ether(dst=MAC) / Dot1Q() / Dot1Q() / Dot1Q() / Dot1Q() / inner[0]))
+    frames = [bytes(Ether(src=OWN, dst=MAC) / packet) for packet in inner]
+    frames += [bytes(Ether(src=OWN, dst=MAC) / Dot1Q(vlan=7) / packet) for packet in inner[:3]]
+    frames += [bytes(Ether(src=OWN, dst=MAC, type=0x88A8) / Dot1Q(vlan=7) / Dot1Q(vlan=8) / packet) for packet in inner[:3]]
+    frames.append(bytes(Ether(src=OWN, dst=MAC) / Dot1Q() / Dot1Q() / Dot1Q() / Dot1Q() / inner[0]))
     return frames
 
 
@@ -59,8 +60,8 @@ def frames():
     elif KIND == "random":
         types = [0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x0000, 0x05DC, 0xFFFF]
         for _ in range(4000):
-            head = bytes.fromhex(MAC.replace(":", "")) + rng.randbytes(6) + rng.choice(types).to_bytes(2, "big")
-            yield head + rng.randbytes(rng.choice([0, 1, 8, 20, 40, 60, 200, 1400]))
+            addresses = bytes.fromhex((MAC + OWN).replace(":", ""))
+            yield addresses + rng.choice(types).to_bytes(2, "big") + rng.randbytes(rng.choice([0, 1, 8, 20, 40, 60, 200, 1400]))
     else:
         sys.exit(f"what is {KIND}?")
 
