@@ -205,15 +205,21 @@ fn without_a_server_that_can_take_it_the_client_hears_port_unreachable_for_tcp_t
 }
 
 #[test]
-fn new_timeouts_hold_for_connections_from_their_next_packet_on() {
+fn new_timeouts_hold_for_connections_that_are_there() {
     let mut lab = Lab::new(Plan::new().service("10.0.0.100:53", UDP, Kind::Rr, 1));
-    lab.send(&[udp("10.0.0.2:1", "10.0.0.100:53"), udp("10.0.0.2:1", "10.0.0.100:53")]);
+    let datagram = |port| udp(&format!("10.0.0.2:{port}"), "10.0.0.100:53");
+    lab.send(&[datagram(1), datagram(1), datagram(2)]);
     lab.plan.timeouts.udp = Ticks::from_secs(10);
     lab.publish();
-    lab.send(&[udp("10.0.0.2:2", "10.0.0.100:53"), udp("10.0.0.2:2", "10.0.0.100:53")]);
-    lab.run(11_500);
-    assert!(lab.list().iter().all(|record| record.client.port() == 1));
+    lab.run(9_900);
+    assert_eq!(lab.connections(), 2);
+    lab.run(1_600);
+    assert_eq!(lab.connections(), 0);
+    lab.send(&[datagram(1), datagram(1), datagram(2)]);
     lab.plan.timeouts = Timeouts::default();
     lab.publish();
-    assert_eq!(lab.counts(0).0, 0);
+    lab.run(299_900);
+    assert_eq!(lab.connections(), 2);
+    lab.run(1_600);
+    assert_eq!(lab.connections(), 0);
 }

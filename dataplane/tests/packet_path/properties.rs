@@ -6,9 +6,17 @@ use crate::{
     support::{
         Lab, Plan, Size, TCP, UDP,
         frames::{ACK, D0, FIN, PSH, RST, SYN, checksum, tcp, udp},
+        ordinary,
     },
 };
-use pointsman_dataplane::{scheduler::Kind, snapshot::Presence, verdict::DropReason};
+use pointsman_dataplane::{
+    batch::{Batch, Kind, Lookup},
+    parse::{self, Keys},
+    scheduler,
+    snapshot::{PortFacts, Presence},
+    verdict::{DropReason, Verdict},
+};
+use pointsman_hugepages::{Pool, PoolOptions};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use std::collections::BTreeMap;
 
@@ -18,10 +26,10 @@ const DNS: &str = "10.0.0.100:53";
 
 fn plan() -> Plan {
     Plan::new()
-        .service(VIP, TCP, Kind::Rr, 3)
-        .service(VIP6, TCP, Kind::Wlc, 3)
-        .service(DNS, UDP, Kind::Lc, 3)
-        .service("[fd00:1::100]:80", UDP, Kind::Rr, 1)
+        .service(VIP, TCP, scheduler::Kind::Rr, 3)
+        .service(VIP6, TCP, scheduler::Kind::Wlc, 3)
+        .service(DNS, UDP, scheduler::Kind::Lc, 3)
+        .service("[fd00:1::100]:80", UDP, scheduler::Kind::Rr, 1)
 }
 
 fn small() -> Lab {
@@ -99,6 +107,42 @@ proptest! {
         for slot in 0..lab.plan.slots.len() {
             prop_assert_eq!(lab.counts(slot), (0, 0));
         }
+    }
+}
+
+/// What the short way for usual frames finds must be what the long way finds.
+fn parsed(frame: &[u8]) -> (String, String) {
+    let options = PoolOptions { buffers: 1, room: 2048, memory: ordinary() };
+    let mut buffer = Pool::new("a frame", options).expect("memory").alloc().expect("a buffer");
+    assert!(buffer.copy_from(frame));
+    let (mut batch, mut keys) = (Batch::new(), Keys::default());
+    batch.frames.push(buffer);
+    parse::batch(&mut batch, &[PortFacts { name: "d0".into(), mac: D0, mtu: 1500 }], 0, 1);
+    let packet = &batch.packets[0];
+    let long = match parse::frame(frame, D0, &mut keys) {
+        Err(reason) => format!("{:?}", Verdict::Drop(reason)),
+        Ok(layout) if layout.kind == Kind::Foreign => format!("{:?}", Verdict::Punt),
+        Ok(layout) => format!("{:?} {layout:?} {keys:?}", Verdict::Open),
+    };
+    let keys = match packet.lookup {
+        Lookup::V4 => Keys { v4: packet.key4, v6: Default::default() },
+        Lookup::V6 => Keys { v4: Default::default(), v6: batch.key6[0] },
+        Lookup::None => Keys::default(),
+    };
+    let short = match packet.verdict {
+        Verdict::Open => format!("{:?} {:?} {keys:?}", Verdict::Open, packet.layout),
+        other => format!("{other:?}"),
+    };
+    (short, long)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_frame_is_read_the_same_by_the_short_and_the_long_way(frame in prop_oneof![4 => mutated(), 1 => noise()]) {
+        let (short, long) = parsed(&frame);
+        prop_assert_eq!(short, long);
     }
 }
 

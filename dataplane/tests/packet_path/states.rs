@@ -44,14 +44,19 @@ fn every_combination_of_flags_in_every_state_leads_where_the_specification_says(
         ("TW", &[SYN, FIN]),
         ("CL", &[SYN, ACK, RST]),
     ];
-    for (state, way) in ways {
+    // In one batch with the packets before it, and by itself: those ways through the lookup are not the same.
+    for (apart, (state, way)) in [false, true].into_iter().flat_map(|apart| ways.map(|way| (apart, way))) {
         let size = Size { connections: 512, ..Size::default() };
         let mut lab = Lab::sized(Plan::new().service(VIP, TCP, Kind::Rr, 1), size);
-        let segment = |port: u16, flags| tcp(&format!("10.0.0.2:{port}"), VIP, flags).frame();
+        let segment =
+            |flags: u8, sent| tcp(&format!("10.0.0.2:{}", 2_000 + u16::from(flags)), VIP, sent).frame();
         for flags in 0..=255 {
-            let port = 2_000 + u16::from(flags);
-            let frames: Vec<_> = way.iter().chain([&flags]).map(|flags| segment(port, *flags)).collect();
-            assert_eq!(lab.send(&frames).len(), frames.len());
+            let before: Vec<_> = way.iter().map(|sent| segment(flags, *sent)).collect();
+            let last = vec![segment(flags, flags)];
+            let sendings = if apart { vec![before, last] } else { vec![[before, last].concat()] };
+            for frames in sendings {
+                assert_eq!(lab.send(&frames).len(), frames.len());
+            }
         }
         let listed = lab.list();
         assert_eq!(listed.len(), 256);

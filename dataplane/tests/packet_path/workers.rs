@@ -5,6 +5,10 @@ use crate::support::{
     frames::{ACK, C0, D0, Ip, SYN, Segment, checksum, ethernet, icmp_packet, tcp},
 };
 use pointsman_dataplane::{limits::HANDOFF_RING, scheduler::Kind, steer, verdict::DropReason};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 const VIP: &str = "10.0.0.100:80";
 const CLIENT: u32 = 0x0a00_0002;
@@ -106,4 +110,78 @@ fn a_worker_that_never_rests_does_not_keep_others_from_handing_frames_over() {
     let out = lab.taken();
     let (first, second) = (from(&out, 0), from(&out, 1));
     assert!(first.abs_diff(second) <= 64, "{first} of one, {second} of the other");
+}
+
+/// Lets the workers' threads end, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn workers_on_threads_of_their_own_keep_every_flow_together_while_configurations_change() {
+    const FLOWS: u16 = 500;
+    const ROUNDS: u32 = 20;
+    let mut lab = lab(3);
+    let (now, stop) = (lab.now, AtomicBool::new(false));
+    let mut servers: HashMap<[u8; 2], u8> = HashMap::new();
+    let mut came = 0;
+    let mut generation = 1;
+    let (plan, publisher) = (&mut lab.plan, &mut lab.publisher);
+    let (mut workers, mut wires): (Vec<_>, Vec<_>) =
+        lab.stations.iter_mut().map(|station| (&mut station.worker, &mut station.wires)).unzip();
+    std::thread::scope(|scope| {
+        for worker in &mut workers {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    if worker.poll(now) == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        let _stop = Stop(&stop);
+        let sent = u64::from(ROUNDS) * u64::from(FLOWS);
+        for round in 0..ROUNDS {
+            for flow in 0..FLOWS {
+                let flags = if round == 0 { SYN } else { ACK };
+                // Each time at another worker, and not before there is room.
+                let frame = client(1_000 + flow, flags).frame();
+                let wire = (usize::from(flow) + round as usize) % 3;
+                while wires[wire][0].unread() > 1_000 {
+                    std::thread::yield_now();
+                }
+                assert!(wires[wire][0].push(&frame));
+            }
+            // The round's frames are through before the next begins, as a client waits for answers.
+            for _ in 0..10_000_000 {
+                for frame in wires.iter_mut().flat_map(|wires| wires[1].pop()) {
+                    let server =
+                        *servers.entry([frame.data()[34], frame.data()[35]]).or_insert(frame.data()[5]);
+                    assert_eq!(frame.data()[5], server, "a flow has one server");
+                    came += 1;
+                }
+                if came == u64::from(round + 1) * u64::from(FLOWS) {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            generation += 1;
+            publisher.publish(generation, plan.snapshot(generation));
+        }
+        assert_eq!(came, sent);
+    });
+    assert_eq!(lab.all_drops(), []);
+    lab.assert_accounted(0);
+    assert_eq!((lab.lives().0, servers.len()), (u64::from(FLOWS), usize::from(FLOWS)));
+    let counts: Vec<u32> = (0..3).map(|slot| lab.counts(slot).0).collect();
+    assert!(
+        counts.iter().sum::<u32>() == 500 && counts.iter().all(|count| (166..=168).contains(count)),
+        "{counts:?}"
+    );
+    lab.poll();
+    assert_eq!(lab.publisher.collect(), 1, "old configurations are freed");
 }
