@@ -118,7 +118,8 @@ start_director() {
     ln -s "$folder/pointsman" /run/demo/bin/ipvsadm
     PATH=/run/demo/bin:$folder:$PATH
     printf '%s[director]#%s pointsmand --port ens33 &\n' "$bold" "$plain"
-    in_ns director pointsmand --port ens33 >$log 2>&1 &
+    : >$log
+    in_ns director pointsmand --port ens33 >>$log 2>&1 &
     wait_for pointsmand $log grep -qx ready $log
     echo ready
 }
