@@ -38,25 +38,16 @@ fn with(mut frame: Vec<u8>, at: usize, byte: u8, right: bool) -> Vec<u8> {
 
 /// Frames that one look at their bytes condemns, and the reason.
 fn broken() -> Vec<(DropReason, Vec<u8>)> {
-    let syn = || client(1, SYN).frame();
-    let six = || udp("[fd00:1::2]:1", VIP6);
+    [broken_frames(), broken_headers(), broken_extensions(), broken_contents(), unwanted()].concat()
+}
+
+fn syn() -> Vec<u8> {
+    client(1, SYN).frame()
+}
+
+fn broken_frames() -> Vec<(DropReason, Vec<u8>)> {
     let from = |source: &str| tcp(&format!("{source}:9"), VIP, SYN).frame();
     let v6_from = |source: &str| udp(&format!("[{source}]:9"), VIP6);
-    let fragment = |word| Ip { fragment: word, ..Ip::default() };
-    let mut chain = six();
-    // Nine hop-by-hop headers one after the other.
-    let payload = chain.split_off(54);
-    chain[20] = 0;
-    chain.extend([0, 0, 1, 4, 0, 0, 0, 0].repeat(8));
-    chain.extend([17, 0, 1, 4, 0, 0, 0, 0]);
-    chain.extend(payload);
-    chain[18..20].copy_from_slice(&(12 + 72_u16).to_be_bytes());
-    let mut running_out = six();
-    // An extension header that is longer than the packet.
-    (running_out[20], running_out[55]) = (60, 200);
-    let quoted_cut = [&[3, 0, 0, 0, 0, 0, 0, 0][..], &client(1, ACK).packet()[..22]].concat();
-    let mut far_solicitation = solicitation("fd00:1::2", "fd00:1::100");
-    far_solicitation[21] = 254;
     vec![
         (FrameTruncated, vec![]),
         (FrameTruncated, syn()[..13].to_vec()),
@@ -75,6 +66,12 @@ fn broken() -> Vec<(DropReason, Vec<u8>)> {
         (SourceInvalid, v6_from("::")),
         (SourceInvalid, v6_from("fd00:1::100")),
         (LoopDetected, ethernet(D0, D0, &client(1, SYN).packet())),
+    ]
+}
+
+fn broken_headers() -> Vec<(DropReason, Vec<u8>)> {
+    let six = || udp("[fd00:1::2]:1", VIP6);
+    vec![
         (Ipv4Header, with(syn(), 14, 0x55, true)),
         (Ipv4Header, with(syn(), 14, 0x44, false)),
         (Ipv4Header, with(syn(), 17, 45, true)),
@@ -84,57 +81,53 @@ fn broken() -> Vec<(DropReason, Vec<u8>)> {
         (Ipv4Checksum, with(syn(), 22, 63, false)),
         (Ipv6Header, with(six(), 14, 0x50, false)),
         (Ipv6Header, with(six(), 19, 13, false)),
-        (Ipv6Extensions, chain),
-        (Ipv6Extensions, running_out),
-        (
-            TransportHeader,
-            ethernet(
-                D0,
-                C0,
-                &Ip::default().packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), 6, &[0; 19]),
-            ),
-        ),
-        (
-            TransportHeader,
-            ethernet(
-                D0,
-                C0,
-                &Ip::default().packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), 17, &[0; 7]),
-            ),
-        ),
-        (
-            TransportHeader,
-            ethernet(
-                D0,
-                C0,
-                &Ip::default().packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), 132, &[0; 11]),
-            ),
-        ),
-        (
-            TransportHeader,
-            ethernet(D0, C0, &Ip::default().packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), 1, &[8; 7])),
-        ),
+    ]
+}
+
+fn broken_extensions() -> Vec<(DropReason, Vec<u8>)> {
+    let six = || udp("[fd00:1::2]:1", VIP6);
+    // Nine hop-by-hop headers one after the other.
+    let mut chain = six();
+    let payload = chain.split_off(54);
+    chain[20] = 0;
+    chain.extend([0, 0, 1, 4, 0, 0, 0, 0].repeat(8));
+    chain.extend([17, 0, 1, 4, 0, 0, 0, 0]);
+    chain.extend(payload);
+    chain[18..20].copy_from_slice(&(12 + 72_u16).to_be_bytes());
+    // An extension header that is longer than the packet.
+    let mut running_out = six();
+    (running_out[20], running_out[55]) = (60, 200);
+    vec![(Ipv6Extensions, chain), (Ipv6Extensions, running_out)]
+}
+
+/// A packet to the virtual address with a payload of zeroes.
+fn zeroes(protocol: u8, len: usize) -> Vec<u8> {
+    let packet = Ip::default().packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), protocol, &vec![0; len]);
+    ethernet(D0, C0, &packet)
+}
+
+fn broken_contents() -> Vec<(DropReason, Vec<u8>)> {
+    let quoted_cut = [&[3, 0, 0, 0, 0, 0, 0, 0][..], &client(1, ACK).packet()[..22]].concat();
+    let mut far_solicitation = solicitation("fd00:1::2", "fd00:1::100");
+    far_solicitation[21] = 254;
+    vec![
+        (TransportHeader, zeroes(6, 19)),
+        (TransportHeader, zeroes(17, 7)),
+        (TransportHeader, zeroes(132, 11)),
+        (TransportHeader, zeroes(1, 7)),
         (TransportHeader, icmp("10.0.0.9", "10.0.0.100", &quoted_cut, &Ip::default())),
         (TransportHeader, far_solicitation),
         (TransportHeader, with(echo("10.0.0.2", "10.0.0.100"), 36, 0, false)),
+    ]
+}
+
+fn unwanted() -> Vec<(DropReason, Vec<u8>)> {
+    let fragment = |word| Ip { fragment: word, ..Ip::default() };
+    vec![
         (Fragment, ethernet(D0, C0, &udp_packet("10.0.0.2:1", VIP, b"first part", &fragment(0x2000)))),
         (Fragment, ethernet(D0, C0, &udp_packet("10.0.0.2:1", VIP, b"later part", &fragment(3)))),
-        (
-            ProtocolUnsupported,
-            ethernet(
-                D0,
-                C0,
-                &Ip::default().packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), 47, &[0; 30]),
-            ),
-        ),
-        (
-            ProtocolUnsupported,
-            ethernet(
-                D0,
-                C0,
-                &Ip::default().packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), 132, &[0; 30]),
-            ),
-        ),
+        (ProtocolUnsupported, zeroes(47, 30)),
+        (ProtocolUnsupported, zeroes(132, 30)),
         (ResetUnmatched, client(1, RST).frame()),
     ]
 }
