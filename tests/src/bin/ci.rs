@@ -24,10 +24,6 @@ const STEPS: &[Step] = &[
     step("programs", &["build", "--quiet", "--workspace", "--bins"]),
     step("tests", &["test", "--workspace"]),
     step(
-        "huge pages under valgrind",
-        &["test", "--package", "pointsman-hugepages", "--lib", "--config", VALGRIND],
-    ),
-    step(
         "tables and rings under valgrind",
         &[
             "test",
