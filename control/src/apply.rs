@@ -214,7 +214,7 @@ impl Control {
         state.compiler.check(&new, at)?;
         let changes = diff(&state.configuration, &new);
         let mut warnings = warnings(&new, &state.network);
-        if !terms.all_warnings {
+        if !terms.all_warnings && !warnings.is_empty() {
             let known = self::warnings(&state.configuration, &state.network);
             warnings.retain(|warning| !known.contains(warning));
         }
@@ -258,20 +258,12 @@ impl Control {
     async fn publish(&self, state: &mut State) -> Result<(), Error> {
         self.put(state);
         let deadline = clock::now().0 + PATIENCE.0;
-        let mut looks = 0;
-        while state.publisher.seen() < state.compiled {
-            if clock::now().0 > deadline {
-                let behind = |worker: &&Handle| worker.shared.stats.generation.get() < state.compiled;
-                let worker = self.workers.iter().find(behind);
-                let (worker, core) = worker.map_or((0, 0), |worker| (worker.shared.index, worker.core));
-                return Err(Error::Late { worker, core });
-            }
-            // Workers that are awake need microseconds.
-            looks += 1;
-            if looks < 64 {
-                tokio::task::yield_now().await;
-            } else {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+        for worker in &self.workers {
+            while worker.shared.stats.generation.get() < state.compiled {
+                let left = deadline.saturating_sub(clock::now().0);
+                if tokio::time::timeout(Duration::from_nanos(left), worker.renewed()).await.is_err() {
+                    return Err(Error::Late { worker: worker.shared.index, core: worker.core });
+                }
             }
         }
         state.publisher.collect();

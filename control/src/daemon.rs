@@ -226,6 +226,9 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     if let Some(port) = network.ports.iter().find(|port| !port.up) {
         return Err(kernel::Error::Down(port.device.clone()).into());
     }
+    for port in network.ports.iter().filter(|port| !port.carrier) {
+        tracing::warn!("port {}: {} has no link: check its cable, or the other side", port.name, port.device);
+    }
     let (prepared, snapshot) = Prepared::new(configuration, network.clone())?;
     let (publisher, readers) = publish::channel(1, snapshot, start.cores.len());
     let (ended_sender, mut ended) = mpsc::unbounded_channel();
@@ -386,14 +389,46 @@ async fn follow_kernel(control: Arc<Control>, mut monitor: Monitor, devices: Vec
                 break;
             }
         }
-        let renewed = match Network::read(&devices).await {
-            Ok(network) => control.renew_network(network).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+        let before = control.network().await;
+        let network = match Network::read(&devices).await {
+            Ok(network) => network,
+            Err(kernel::Error::NoDevice { device, .. }) => before.without(|port| port.device == device),
+            Err(error) => {
+                tracing::warn!("a change in the kernel was not taken over: {error}");
+                continue;
+            }
         };
-        match renewed {
-            Ok(true) => tracing::info!("links, addresses or routes of the kernel have changed: taken over"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!("a change in the kernel was not taken over: {error}"),
+        say_what_changed(&before, &network);
+        if let Err(error) = control.renew_network(network).await {
+            tracing::warn!("a change in the kernel is not in force: {error}");
         }
+    }
+}
+
+fn say_what_changed(before: &Network, now: &Network) {
+    for (old, new) in before.ports.iter().zip(&now.ports) {
+        if old.index != new.index {
+            tracing::warn!(
+                "port {}: the interface {} was replaced by another of its name; restart pointsmand to use it",
+                new.name,
+                new.device
+            );
+        } else if old.up && !new.up {
+            let device = &new.device;
+            tracing::warn!(
+                "port {}: the interface {device} is down or gone; `ip link set {device} up`",
+                new.name
+            );
+        } else if (old.up, old.carrier) != (new.up, new.carrier) {
+            let link =
+                if new.carrier { "has a link" } else { "has no link: check its cable, or the other side" };
+            tracing::info!("port {}: {link}", new.name);
+        }
+        if (old.mac, old.mtu, &old.addresses) != (new.mac, new.mtu, &new.addresses) {
+            tracing::info!("port {}: its addresses or MTU have changed", new.name);
+        }
+    }
+    if before.routes != now.routes {
+        tracing::info!("the routes of the kernel have changed");
     }
 }

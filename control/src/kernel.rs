@@ -40,8 +40,10 @@ pub struct PortNetwork {
     pub mac: [u8; 6],
     /// Bytes of the largest IP packet.
     pub mtu: u16,
-    /// Set up, with a link.
+    /// Whether it is set up.
     pub up: bool,
+    /// Whether it has a link.
+    pub carrier: bool,
     /// Its addresses and the lengths of their prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
 }
@@ -128,6 +130,19 @@ impl Network {
             network.routes.extend(messages.iter().filter_map(|message| route(message, &network.ports)));
         }
         Ok(network)
+    }
+
+    /// The same without some of its ports, whose interfaces are gone.
+    pub fn without(&self, gone: impl Fn(&PortNetwork) -> bool) -> Self {
+        let mut network = self.clone();
+        for (number, port) in (0u16..).zip(&mut network.ports) {
+            if gone(port) {
+                (port.up, port.carrier) = (false, false);
+                port.addresses.clear();
+                network.routes.retain(|route| route.port != number);
+            }
+        }
+        network
     }
 
     /// By which port, and to which address on its link, a packet to `address` goes. The longest prefix wins, then the
@@ -219,6 +234,7 @@ fn port(name: &str, device: &str, links: &[LinkMessage]) -> Result<PortNetwork, 
         device: device.to_owned(),
         index: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
+        carrier: link.header.flags.contains(LinkFlags::LowerUp),
         ..Default::default()
     };
     let mut mac = None;
@@ -336,6 +352,7 @@ pub(crate) mod testing {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1_500,
             up: true,
+            carrier: true,
             addresses: addresses.clone(),
         };
         Network {

@@ -17,6 +17,7 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
+use tokio::sync::Notify;
 
 /// Polls that find nothing before a worker waits in the kernel.
 const EMPTY_POLLS: u32 = 64;
@@ -65,6 +66,7 @@ pub struct Handle {
     /// What it shares.
     pub shared: Arc<WorkerShared>,
     waker: Arc<Waker>,
+    renewed: Arc<Notify>,
 }
 
 impl Handle {
@@ -72,7 +74,12 @@ impl Handle {
     #[cfg(test)]
     pub(crate) fn idle(index: u16, core: u32) -> Self {
         let (waker, _) = pair().unwrap();
-        Self { core, shared: Arc::new(WorkerShared::new(index)), waker }
+        Self { core, shared: Arc::new(WorkerShared::new(index)), waker, renewed: Arc::default() }
+    }
+
+    /// Waits until the worker has taken another generation than when this was last called. For one caller at a time.
+    pub async fn renewed(&self) {
+        self.renewed.notified().await;
     }
 
     /// Makes it look at its commands and its configuration at once.
@@ -122,9 +129,10 @@ impl Crew {
         let mut waiting = Vec::new();
         for ((plan, sleeper), waker) in plans.into_iter().zip(sleepers).zip(&wakers) {
             let (core, index, shared) = (plan.core, plan.setup.index, plan.setup.shared.clone());
-            crew.handles.push(Handle { core, shared, waker: waker.clone() });
+            let renewed = Arc::new(Notify::new());
+            crew.handles.push(Handle { core, shared, waker: waker.clone(), renewed: renewed.clone() });
             let (answer, started) = mpsc::channel();
-            let body = Body { sleeper, wakers: wakers.clone(), stop: crew.stop.clone() };
+            let body = Body { sleeper, renewed, wakers: wakers.clone(), stop: crew.stop.clone() };
             let ended = ended.clone();
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let notice = Notice { index, stop: body.stop.clone(), ended };
@@ -180,6 +188,7 @@ impl<F: Fn(Ended)> Drop for Notice<F> {
 /// What a worker's thread does.
 struct Body {
     sleeper: Sleeper,
+    renewed: Arc<Notify>,
     wakers: Vec<Arc<Waker>>,
     stop: Arc<AtomicBool>,
 }
@@ -217,12 +226,18 @@ impl Body {
         fds.extend_from_slice(worker.wait_fds());
         let mut empty = 0;
         let mut handed_off = 0;
+        let mut generation = shared.stats.generation.get();
         while !self.stop.load(Ordering::Relaxed) {
             let done = worker.poll(clock::now());
             let handed = shared.stats.handed_off.get();
             if handed != handed_off {
                 handed_off = handed;
                 self.wake_others(shared.index);
+            }
+            let runs = shared.stats.generation.get();
+            if runs != generation {
+                generation = runs;
+                self.renewed.notify_one();
             }
             if done > 0 {
                 empty = 0;

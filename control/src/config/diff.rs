@@ -1,7 +1,11 @@
 //! What would change: one line a change, for people.
 
 use super::model::*;
-use std::fmt::Display;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Display,
+    net::SocketAddr,
+};
 
 /// The changes that make `new` of `old`, one line each; empty if there are none.
 ///
@@ -15,14 +19,15 @@ pub fn diff(old: &Configuration, new: &Configuration) -> Vec<String> {
     for address in new.virtual_addresses.difference(&old.virtual_addresses) {
         lines.push(format!("+ virtual address {address}"));
     }
-    for service in &old.services {
-        if new.position(&service.key).is_none() {
-            lines.push(format!("- service {}", service.key));
-        }
+    let before: HashMap<&ServiceKey, &Service> = old.services.iter().map(|s| (&s.key, s)).collect();
+    let after: HashSet<&ServiceKey> = new.services.iter().map(|s| &s.key).collect();
+    for service in old.services.iter().filter(|service| !after.contains(&service.key)) {
+        lines.push(format!("- service {}", service.key));
     }
     for service in &new.services {
-        match old.position(&service.key) {
-            Some(at) => changed_service(&old.services[at], service, &mut lines),
+        match before.get(&service.key) {
+            Some(old) if *old == service => {}
+            Some(old) => changed_service(old, service, &mut lines),
             None => {
                 lines.push(format!("+ service {}", describe(service)));
                 let at = service.key;
@@ -109,22 +114,20 @@ fn changed_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
     for (name, old, new) in changes {
         changed(&what, name, or_none(&old), or_none(&new), lines);
     }
-    for server in &old.servers {
-        if new.position(server.address, server.port).is_none() {
-            lines.push(format!("- server {} of {}", server.socket(), new.key));
-        }
+    let before: HashMap<SocketAddr, &Server> = old.servers.iter().map(|s| (s.socket(), s)).collect();
+    let after: HashSet<SocketAddr> = new.servers.iter().map(Server::socket).collect();
+    for server in old.servers.iter().filter(|server| !after.contains(&server.socket())) {
+        lines.push(format!("- server {} of {}", server.socket(), new.key));
     }
     for server in &new.servers {
-        match old.position(server.address, server.port) {
-            Some(at) => changed_server(&new.key, &old.servers[at], server, lines),
+        match before.get(&server.socket()) {
+            Some(old) => changed_server(&new.key, old, server, lines),
             None => lines.push(added_server(&new.key, server)),
         }
     }
-    let order = |service: &Service, other: &Service| -> Vec<_> {
-        let both = service.servers.iter().filter(|s| other.position(s.address, s.port).is_some());
-        both.map(Server::socket).collect()
-    };
-    if order(old, new) != order(new, old) {
+    let old_order = old.servers.iter().map(Server::socket).filter(|socket| after.contains(socket));
+    let new_order = new.servers.iter().map(Server::socket).filter(|socket| before.contains_key(socket));
+    if !old_order.eq(new_order) {
         lines.push(format!("~ {what}: order of its servers"));
     }
 }

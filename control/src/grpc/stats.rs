@@ -120,7 +120,7 @@ fn port_stats(context: &Context, number: usize, port: &PortNetwork) -> PortStats
         driver: driver.into(),
         mac: mac(port.mac),
         mtu: port.mtu.into(),
-        up: port.up,
+        up: port.up && port.carrier,
         addresses: port.addresses.iter().map(|(address, len)| format!("{address}/{len}")).collect(),
         rx_packets: sum(|port| &port.rx_packets),
         rx_bytes: sum(|port| &port.rx_bytes),
