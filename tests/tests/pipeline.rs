@@ -43,6 +43,7 @@ fn network() -> Network {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
+        carrier: true,
         addresses: vec![(address("192.168.10.1"), 24), (address("fd00:10::1"), 64)],
     };
     Network {
