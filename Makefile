@@ -21,5 +21,6 @@ test:
 	@deploy/hugepages.sh cargo ci
 
 bench:
-	@$(NEED) cargo cc valgrind
-	@deploy/hugepages.sh cargo run --quiet --release --package pointsman-benches --bin pointsman-bench
+	@$(NEED) cargo cc ip valgrind
+	@cargo build --quiet --release --package pointsman-benches --bins
+	@deploy/hugepages.sh target/release/pointsman-bench

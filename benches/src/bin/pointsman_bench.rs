@@ -163,11 +163,15 @@ impl Table {
 /// What the program `af_packet_veth` says of a director whose receive ring is full, and of one whose ring is being filled,
 /// in millions of frames a second of CPU time.
 fn af_packet_mpps() -> Result<(f64, f64), String> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new(cargo)
-        .args(["run", "--quiet", "--release", "--package", "pointsman-benches", "--bin", "af_packet_veth"])
-        .output()
-        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+    // Built with this program, and beside it.
+    let program = program.with_file_name("af_packet_veth");
+    let output = Command::new(&program).output().map_err(|error| {
+        format!(
+            "cannot run {} ({error}): cargo build --release -p pointsman-benches --bins",
+            program.display()
+        )
+    })?;
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
         return Err(errors.lines().last().unwrap_or("af_packet_veth failed without a word").to_owned());
