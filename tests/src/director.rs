@@ -27,7 +27,8 @@ impl Director {
     /// Starts `pointsmand ARGUMENTS` on a node and waits until it is ready. `ipvsadm` is a link to the client there.
     pub fn start(lab: &Lab, node: &str, arguments: &str) -> Self {
         let mut process = Self::spawn(lab, node, arguments);
-        process.wait_for_line("ready", 20);
+        // Long, for tables of gigabytes on a busy machine; a director that ends instead is noticed at once.
+        process.wait_for_line("ready", 120);
         Self { lab: lab.clone(), node: node.to_owned(), process }
     }
 

@@ -72,7 +72,7 @@ fn without_huge_pages_it_runs_and_says_what_that_costs_and_how_to_reserve_them()
     let meminfo = std::fs::read_to_string("/proc/meminfo").expect("/proc/meminfo can be read");
     let free = meminfo.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
     let pages: u64 = free.map_or(0, |number| number.trim().parse().expect("a number of pages"));
-    let connections = pages * (2 << 20) / 64 + 1_000_000;
+    let connections = pages * (2 << 20) / 64 + 100_000;
     let text = format!("[[port]]\ndevice = \"eth0\"\n\n[capacity]\nconnections_ipv4 = {connections}\n");
     lab.write("/run/lab/large.toml", &text);
     let director = Director::start(&lab, "director", "--config /run/lab/large.toml");
