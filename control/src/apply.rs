@@ -15,12 +15,12 @@ use crate::{
     workers::Handle,
 };
 use pointsman_dataplane::{
-    command::WorkerShared,
+    command::{Command, WorkerShared},
     publish::Publisher,
     snapshot::{NextHop, Snapshot},
     time::Nanos,
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
 
 /// How long workers may take to run a new generation.
@@ -273,11 +273,20 @@ impl Control {
     /// Tells the neighbours about addresses that were not up in `old`.
     fn announce(&self, state: &State, old: &Configuration) {
         let before = old.addresses_up();
-        for address in state.configuration.addresses_up().difference(&before) {
-            for command in announcements(*address, &state.network) {
-                self.transmit(command);
+        let up = state.configuration.addresses_up();
+        let new = up.difference(&before);
+        let commands: Vec<Command> =
+            new.flat_map(|address| announcements(*address, &state.network)).collect();
+        let Some(worker) = self.workers.first().cloned() else { return };
+        // More than the worker's queue holds have to wait, and nobody has to wait for them.
+        tokio::spawn(async move {
+            for mut command in commands {
+                while let Err(refused) = worker.command(command) {
+                    command = refused;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             }
-        }
+        });
     }
 
     /// Tells the neighbours about all addresses.
@@ -287,7 +296,7 @@ impl Control {
     }
 
     /// Has the first worker send a frame.
-    pub fn transmit(&self, command: pointsman_dataplane::command::Command) {
+    pub fn transmit(&self, command: Command) {
         if let Some(worker) = self.workers.first()
             && worker.command(command).is_err()
         {
@@ -412,12 +421,15 @@ fn warnings(configuration: &Configuration, network: &Network) -> Vec<String> {
              remove it with `ip addr del {address}/PREFIX dev DEVICE`."
         ));
     }
-    if network.forwards_ipv4 && up.iter().any(|address| address.is_ipv4()) {
-        warnings.push(
-            "The kernel forwards IPv4 packets by itself, so that clients may get answers twice; \
-             turn it off with `sysctl -w net.ipv4.ip_forward=0`."
-                .to_owned(),
-        );
+    let forwards = [
+        (network.forwards_ipv4 && up.iter().any(IpAddr::is_ipv4), "IPv4", "net.ipv4.ip_forward"),
+        (network.forwards_ipv6 && up.iter().any(IpAddr::is_ipv6), "IPv6", "net.ipv6.conf.all.forwarding"),
+    ];
+    for (_, family, switch) in forwards.into_iter().filter(|(forwards, ..)| *forwards) {
+        warnings.push(format!(
+            "The kernel forwards {family} packets by itself, so that a server may get them twice; \
+             turn it off with `sysctl -w {switch}=0`."
+        ));
     }
     for service in &configuration.services {
         warnings.extend(pending(service));

@@ -1,10 +1,11 @@
 //! The appliance: reads what it is told, starts workers and control plane, and ends in order.
 
+mod follow;
+
 use crate::{
     apply::{Control, Prepared},
     clock,
     config::{self, Configuration, model},
-    counters::RATE_SECONDS,
     grpc,
     kernel::{self, Monitor, Network},
     refusal::Refusal,
@@ -34,9 +35,6 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-/// Changes of the kernel that are taken over together at most.
-const BURST: usize = 1_000;
-
 /// What the daemon is told on its command line.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
@@ -61,7 +59,7 @@ pub struct Options {
     )]
     pub socket: PathBuf,
     /// Only say whether the configuration is right.
-    #[arg(long, requires = "config")]
+    #[arg(long, conflicts_with = "port")]
     pub check: bool,
 }
 
@@ -216,6 +214,7 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     let listener = UnixListener::from_std(listener).map_err(control_error)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(control_error)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(control_error)?;
+    let hangup = signal(SignalKind::hangup()).map_err(control_error)?;
 
     let start = configuration.start.clone();
     let devices: Vec<(String, String)> =
@@ -247,8 +246,9 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     let driver = resolver.clone();
     let resolving = control.clone();
     tokio::spawn(async move { driver.run(resolving).await });
-    tokio::spawn(estimate_rates(control.clone()));
-    tokio::spawn(follow_kernel(control.clone(), monitor, devices));
+    tokio::spawn(follow::estimate_rates(control.clone()));
+    tokio::spawn(follow::follow_kernel(control.clone(), monitor, devices));
+    tokio::spawn(follow::reload(control.clone(), hangup, options.config.clone()));
     control.announce_all().await;
     let context = grpc::Context { control, resolver, memory: reports.into() };
     let end = Arc::new(Notify::new());
@@ -371,64 +371,5 @@ fn say_ready(socket: &Path) {
     let _ = writeln!(out, "ready").and_then(|()| out.flush());
 }
 
-async fn estimate_rates(control: Arc<Control>) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(RATE_SECONDS));
-    loop {
-        ticks.tick().await;
-        control.estimate_rates().await;
-    }
-}
-
-/// Takes over what changes in the kernel: links, addresses, routes.
-async fn follow_kernel(control: Arc<Control>, mut monitor: Monitor, devices: Vec<(String, String)>) {
-    while monitor.changed().await {
-        // Changes come in bursts, which may not end.
-        for _ in 0..BURST {
-            let more = tokio::time::timeout(Duration::from_millis(20), monitor.changed()).await;
-            if !more.is_ok_and(|more| more) {
-                break;
-            }
-        }
-        let before = control.network().await;
-        let network = match Network::read(&devices).await {
-            Ok(network) => network,
-            Err(kernel::Error::NoDevice { device, .. }) => before.without(|port| port.device == device),
-            Err(error) => {
-                tracing::warn!("a change in the kernel was not taken over: {error}");
-                continue;
-            }
-        };
-        say_what_changed(&before, &network);
-        if let Err(error) = control.renew_network(network).await {
-            tracing::warn!("a change in the kernel is not in force: {error}");
-        }
-    }
-}
-
-fn say_what_changed(before: &Network, now: &Network) {
-    for (old, new) in before.ports.iter().zip(&now.ports) {
-        if old.index != new.index {
-            tracing::warn!(
-                "port {}: the interface {} was replaced by another of its name; restart pointsmand to use it",
-                new.name,
-                new.device
-            );
-        } else if old.up && !new.up {
-            let device = &new.device;
-            tracing::warn!(
-                "port {}: the interface {device} is down or gone; `ip link set {device} up`",
-                new.name
-            );
-        } else if (old.up, old.carrier) != (new.up, new.carrier) {
-            let link =
-                if new.carrier { "has a link" } else { "has no link: check its cable, or the other side" };
-            tracing::info!("port {}: {link}", new.name);
-        }
-        if (old.mac, old.mtu, &old.addresses) != (new.mac, new.mtu, &new.addresses) {
-            tracing::info!("port {}: its addresses or MTU have changed", new.name);
-        }
-    }
-    if before.routes != now.routes {
-        tracing::info!("the routes of the kernel have changed");
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ pub struct Network {
     pub host_addresses: Vec<IpAddr>,
     /// Whether the kernel forwards IPv4 packets by itself.
     pub forwards_ipv4: bool,
+    /// Whether it forwards IPv6 packets.
+    pub forwards_ipv6: bool,
 }
 
 /// One port.
@@ -109,7 +111,11 @@ impl Network {
 
     async fn read_with(handle: &Handle, ports: &[(String, String)]) -> Result<Self, Error> {
         let links = collect(handle.link().get().execute()).await?;
-        let mut network = Network { forwards_ipv4: forwards_ipv4(), ..Default::default() };
+        let mut network = Network {
+            forwards_ipv4: is_set("/proc/sys/net/ipv4/ip_forward"),
+            forwards_ipv6: is_set("/proc/sys/net/ipv6/conf/all/forwarding"),
+            ..Default::default()
+        };
         for (name, device) in ports {
             network.ports.push(port(name, device, &links)?);
         }
@@ -325,9 +331,9 @@ fn via_ip(via: &RouteVia) -> Option<IpAddr> {
     }
 }
 
-/// `net.ipv4.ip_forward`; where it cannot be read the kernel has no IPv4.
-fn forwards_ipv4() -> bool {
-    std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1")
+/// Whether a switch of the kernel is on; where it cannot be read the kernel lacks what it switches.
+fn is_set(path: &str) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
 
 /// A network for tests.
@@ -365,6 +371,7 @@ pub(crate) mod testing {
             ],
             host_addresses: addresses.into_iter().map(|(address, _)| address).collect(),
             forwards_ipv4: false,
+            forwards_ipv6: false,
         }
     }
 }

@@ -11,8 +11,12 @@ use pointsman_dataplane::{
     command::WorkerShared,
     handoff,
     limits::FRAME_ROOM,
-    port::memory::{Wire, pair},
+    port::{
+        Port,
+        memory::{Wire, pair},
+    },
     publish,
+    snapshot::Snapshot,
     worker::Setup,
 };
 use pointsman_hugepages::{Options, PageChoice, Pool, PoolOptions};
@@ -37,27 +41,12 @@ impl Director {
         configuration.start.cores = (0..workers as u32).collect();
         let (prepared, snapshot) = Prepared::new(configuration, testing::network()).unwrap();
         let (publisher, readers) = publish::channel(1, snapshot, workers);
-        let memory = Options { pages: PageChoice::Ordinary, numa_node: None, lock: false };
         let mut wires = Vec::new();
         let mut plans = Vec::new();
         for ((index, snapshot), handoff) in (0..).zip(readers).zip(handoff::mesh(workers)) {
             let (port, wire) = pair(64, FRAME_ROOM).unwrap();
             wires.push(wire);
-            let pool = PoolOptions { buffers: 512, room: FRAME_ROOM, memory: memory.clone() };
-            let setup = Setup {
-                index,
-                ports: vec![port],
-                pool: Pool::new("test", pool).unwrap(),
-                connections_ipv4: 8_192,
-                connections_ipv6: 1_024,
-                memory: memory.clone(),
-                snapshot,
-                handoff,
-                shared: Arc::new(WorkerShared::new(index)),
-                seed: clock::seed(),
-            };
-            // Memory ports have nothing to wait on: a frame is seen after 10 ms at the latest.
-            plans.push(Plan { core: 0, idle: Idle::Sleep, setup });
+            plans.push(plan(index, port, snapshot, handoff));
         }
         let (crew, _) = Crew::start(plans, |ended| panic!("{ended:?}")).unwrap();
         let control = Control::new(prepared, publisher, crew.handles().to_vec());
@@ -74,6 +63,30 @@ impl Director {
         }
         panic!("no frame was sent within 5 seconds");
     }
+}
+
+/// A small worker with one port. Memory ports have nothing to wait on: a frame is seen after 10 ms at the latest.
+pub(crate) fn plan<P: Port>(
+    index: u16,
+    port: P,
+    snapshot: publish::Reader<Snapshot>,
+    handoff: handoff::Endpoint,
+) -> Plan<P> {
+    let memory = Options { pages: PageChoice::Ordinary, numa_node: None, lock: false };
+    let pool = PoolOptions { buffers: 512, room: FRAME_ROOM, memory: memory.clone() };
+    let setup = Setup {
+        index,
+        ports: vec![port],
+        pool: Pool::new("test", pool).unwrap(),
+        connections_ipv4: 8_192,
+        connections_ipv6: 1_024,
+        memory,
+        snapshot,
+        handoff,
+        shared: Arc::new(WorkerShared::new(index)),
+        seed: clock::seed(),
+    };
+    Plan { core: 0, idle: Idle::Sleep, setup }
 }
 
 pub(crate) const WEB: &str = r#"

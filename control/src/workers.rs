@@ -333,4 +333,49 @@ mod tests {
         sleeper.wakes();
         assert!(!poll::wait(&fds, 0), "the byte was taken");
     }
+
+    /// Its driver has a mistake.
+    struct Broken;
+
+    impl Port for Broken {
+        fn rx(
+            &mut self,
+            _: &mut pointsman_hugepages::Pool,
+            _: &mut pointsman_dataplane::port::Frames,
+        ) -> usize {
+            panic!("a mistake")
+        }
+        fn tx(&mut self, _: &mut pointsman_dataplane::port::Frames) -> usize {
+            0
+        }
+        fn rx_ring_drops(&mut self) -> u64 {
+            0
+        }
+        fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_worker_that_ends_abnormally_is_told_and_one_that_is_ended_is_not() {
+        use pointsman_dataplane::{handoff, port::memory, publish, snapshot::Snapshot};
+        let start = |notice: mpsc::Sender<Ended>, broken: bool| {
+            let (_, mut readers) = publish::channel(1, Snapshot::default(), 1);
+            let (reader, end) = (readers.remove(0), handoff::mesh(1).remove(0));
+            let ended = move |ended| notice.send(ended).unwrap();
+            if broken {
+                Crew::start(vec![crate::testing::plan(0, Broken, reader, end)], ended).unwrap().0
+            } else {
+                let (port, _) = memory::pair(8, 2_048).unwrap();
+                Crew::start(vec![crate::testing::plan(0, port, reader, end)], ended).unwrap().0
+            }
+        };
+        let (notice, told) = mpsc::channel();
+        let crew = start(notice, true);
+        assert_eq!(told.recv_timeout(std::time::Duration::from_secs(5)), Ok(Ended(0)));
+        drop(crew);
+        let (notice, told) = mpsc::channel();
+        drop(start(notice, false));
+        assert!(told.recv().is_err());
+    }
 }

@@ -170,3 +170,38 @@ async fn routes_that_change_reach_the_workers_without_a_new_generation() {
         "{warnings:?}"
     );
 }
+
+#[tokio::test]
+async fn more_addresses_than_a_queue_holds_are_all_announced() {
+    let director = Director::start("", 1);
+    let change = |configuration: &mut Configuration| {
+        configuration.virtual_addresses =
+            (0..3_000).map(|n| IpAddr::from((0x0a00_0200_u32 + n).to_be_bytes())).collect();
+        Ok(())
+    };
+    director.control.change(Terms::default(), change).await.unwrap();
+    let counters = &director.control.workers()[0].shared.stats.ports[0];
+    // The wire holds few: what finds it full is lost, as on a real one.
+    let sent = || counters.tx_packets.get() + counters.tx_ring_drops.get();
+    for _ in 0..500 {
+        if sent() == 3_000 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} of 3000 were announced", sent());
+}
+
+#[tokio::test]
+async fn a_kernel_that_forwards_is_warned_of_by_family() {
+    let mut network = crate::kernel::testing::network();
+    (network.forwards_ipv4, network.forwards_ipv6) = (true, true);
+    assert_eq!(warnings(&parsed(""), &network), Vec::<String>::new());
+    let v6 = parsed("virtual_addresses = [\"fd00::100\"]");
+    assert_eq!(
+        warnings(&v6, &network),
+        [
+            "The kernel forwards IPv6 packets by itself, so that a server may get them twice; turn it off with `sysctl -w net.ipv6.conf.all.forwarding=0`."
+        ]
+    );
+}

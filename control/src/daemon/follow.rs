@@ -1,0 +1,121 @@
+//! What goes on beside the packets: rates, the kernel's changes, a configuration file that is read again.
+
+use super::Error;
+use crate::{
+    apply::{Control, Terms},
+    config::{self, Configuration},
+    counters::RATE_SECONDS,
+    kernel::{self, Monitor, Network},
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::signal::unix::Signal;
+
+/// Changes of the kernel that are taken over together at most.
+const BURST: usize = 1_000;
+
+/// Estimates rates for as long as it is polled.
+pub(super) async fn estimate_rates(control: Arc<Control>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(RATE_SECONDS));
+    loop {
+        ticks.tick().await;
+        control.estimate_rates().await;
+    }
+}
+
+/// Reads the configuration file again at each SIGHUP.
+pub(super) async fn reload(control: Arc<Control>, mut hangup: Signal, config: Option<PathBuf>) {
+    while hangup.recv().await.is_some() {
+        let Some(path) = &config else {
+            tracing::info!("SIGHUP: there is no configuration file to read again");
+            continue;
+        };
+        let new = std::fs::read_to_string(path)
+            .map_err(|source| Error::File { path: path.clone(), source })
+            .and_then(|text| Ok(config::read(path, &text)?));
+        let applied = match new {
+            Ok(new) => {
+                let replace = move |configuration: &mut Configuration| {
+                    *configuration = new;
+                    Ok(())
+                };
+                control.change(Terms::default(), replace).await.map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match applied {
+            Ok(applied) => {
+                let (path, changes) = (path.display(), applied.changes.len());
+                tracing::info!(
+                    "SIGHUP: {path} is in force as generation {}, {changes} changes",
+                    applied.generation
+                );
+            }
+            Err(error) => {
+                error.lines().for_each(|line| tracing::error!("SIGHUP: {line}"));
+                tracing::error!("SIGHUP: the configuration stays as it was");
+            }
+        }
+    }
+}
+
+/// Takes over what changes in the kernel: links, addresses, routes.
+pub(super) async fn follow_kernel(
+    control: Arc<Control>,
+    mut monitor: Monitor,
+    devices: Vec<(String, String)>,
+) {
+    while monitor.changed().await {
+        // Changes come in bursts, which may not end.
+        for _ in 0..BURST {
+            let more = tokio::time::timeout(Duration::from_millis(20), monitor.changed()).await;
+            if !more.is_ok_and(|more| more) {
+                break;
+            }
+        }
+        let before = control.network().await;
+        let network = match Network::read(&devices).await {
+            Ok(network) => network,
+            Err(kernel::Error::NoDevice { device, .. }) => before.without(|port| port.device == device),
+            Err(error) => {
+                tracing::warn!("a change in the kernel was not taken over: {error}");
+                continue;
+            }
+        };
+        say_what_changed(&before, &network);
+        let known = control.warnings().await;
+        if let Err(error) = control.renew_network(network).await {
+            tracing::warn!("a change in the kernel is not in force: {error}");
+        }
+        for warning in control.warnings().await.iter().filter(|warning| !known.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
+fn say_what_changed(before: &Network, now: &Network) {
+    for (old, new) in before.ports.iter().zip(&now.ports) {
+        if old.index != new.index {
+            tracing::warn!(
+                "port {}: the interface {} was replaced by another of its name; restart pointsmand to use it",
+                new.name,
+                new.device
+            );
+        } else if old.up && !new.up {
+            let device = &new.device;
+            tracing::warn!(
+                "port {}: the interface {device} is down or gone; `ip link set {device} up`",
+                new.name
+            );
+        } else if (old.up, old.carrier) != (new.up, new.carrier) {
+            let link =
+                if new.carrier { "has a link" } else { "has no link: check its cable, or the other side" };
+            tracing::info!("port {}: {link}", new.name);
+        }
+        if (old.mac, old.mtu, &old.addresses) != (new.mac, new.mtu, &new.addresses) {
+            tracing::info!("port {}: its addresses or MTU have changed", new.name);
+        }
+    }
+    if before.routes != now.routes {
+        tracing::info!("the routes of the kernel have changed");
+    }
+}
