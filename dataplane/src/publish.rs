@@ -155,25 +155,61 @@ mod tests {
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
+    use loom::thread;
+
+    /// A value that may be freed by the publisher's thread alone.
+    struct Guarded {
+        generation: u64,
+        publisher: thread::ThreadId,
+    }
+
+    impl Drop for Guarded {
+        fn drop(&mut self) {
+            let here = thread::current().id();
+            assert_eq!(here, self.publisher, "a reader freed generation {}", self.generation);
+        }
+    }
+
+    /// `readers` readers that look `looks` times, with two changes: every interleaving in which a thread is interrupted at
+    /// most twice.
+    fn explore(readers: usize, looks: usize) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(move || {
+            let publisher_thread = thread::current().id();
+            let value = |generation| Guarded { generation, publisher: publisher_thread };
+            let (mut publisher, readers) = channel(1, value(1), readers);
+            let threads: Vec<_> = readers
+                .into_iter()
+                .map(|mut reader| {
+                    thread::spawn(move || {
+                        let mut last = 1;
+                        for _ in 0..looks {
+                            reader.refresh();
+                            assert!(reader.generation() >= last, "a reader never goes back");
+                            assert_eq!(reader.get().generation, reader.generation());
+                            last = reader.generation();
+                        }
+                    })
+                })
+                .collect();
+            for generation in [2, 3] {
+                publisher.publish(generation, value(generation));
+            }
+            publisher.collect();
+            for thread in threads {
+                thread.join().expect("the reader ends");
+            }
+        });
+    }
 
     #[test]
     fn a_reader_never_goes_back_and_never_frees_a_value() {
-        loom::model(|| {
-            let (mut publisher, mut readers) = channel(1, Arc::new(1u64), 1);
-            let mut reader = readers.remove(0);
-            let thread = loom::thread::spawn(move || {
-                let mut last = 1;
-                for _ in 0..2 {
-                    // While the reader holds a value the publisher holds it too.
-                    reader.refresh();
-                    assert!(reader.generation() >= last && **reader.get() == reader.generation());
-                    last = reader.generation();
-                }
-            });
-            publisher.publish(2, Arc::new(2));
-            publisher.publish(3, Arc::new(3));
-            assert!(publisher.seen() >= 1);
-            thread.join().expect("the reader ends");
-        });
+        explore(1, 3);
+    }
+
+    #[test]
+    fn two_readers_keep_what_either_still_reads() {
+        explore(2, 1);
     }
 }
