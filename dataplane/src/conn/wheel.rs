@@ -34,13 +34,15 @@ pub(super) struct Wheel {
     lists: Lists,
     /// The slot that is visited next; `None` before the first visit.
     at: Option<u32>,
+    /// The lane that the last half-open connection gave way in.
+    turn: u16,
 }
 
 impl Wheel {
     const QUEUES: u16 = 1 + SLOTS as u16 * LANES;
 
     pub(super) fn new() -> Self {
-        Self { lists: Lists::new(usize::from(Self::QUEUES + 2 * LANES)), at: None }
+        Self { lists: Lists::new(usize::from(Self::QUEUES + 2 * LANES)), at: None, turn: 0 }
     }
 
     /// Has `entry`, which is in no list, visited at `deadline` or soon after.
@@ -77,14 +79,18 @@ impl Wheel {
         self.lists.unlink(entries, entry);
     }
 
-    /// The half-open connection whose last packet is the longest ago, about: the oldest of the lanes' heads.
-    pub(super) fn oldest_half_open<K>(&self, entries: &[Entry<K>], now: Ticks) -> Option<u32> {
-        [HalfOpen::Tcp, HalfOpen::Udp]
-            .into_iter()
-            .flat_map(|queue| (0..LANES).map(move |lane| self.lists.head(Self::queue_list(queue, lane))))
-            .filter_map(|head| entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head)))
-            .max()
-            .map(|(_, head)| head)
+    /// A half-open connection whose last packet is the longest ago, about: the older head of a lane of both queues, the
+    /// lanes in turn, which costs two looks at entries and not one at each of sixteen.
+    pub(super) fn oldest_half_open<K>(&mut self, entries: &[Entry<K>], now: Ticks) -> Option<u32> {
+        for _ in 0..LANES {
+            self.turn = (self.turn + 1) % LANES;
+            let head = |queue| self.lists.head(Self::queue_list(queue, self.turn));
+            let age = |head: u32| entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head));
+            if let Some((_, oldest)) = age(head(HalfOpen::Tcp)).max(age(head(HalfOpen::Udp))) {
+                return Some(oldest);
+            }
+        }
+        None
     }
 
     /// The heads of the queues, for the caller to end those whose time has come.
