@@ -3,8 +3,12 @@
 use prost::Message as _;
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 4] =
-    ["pointsman/v1/lvs.proto", "pointsman/v1/config.proto", "pointsman/v1/stats.proto", "pointsman/v1/connections.proto"];
+const FILES: [&str; 4] = [
+    "pointsman/v1/lvs.proto",
+    "pointsman/v1/config.proto",
+    "pointsman/v1/stats.proto",
+    "pointsman/v1/connections.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {

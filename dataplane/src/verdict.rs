@@ -109,13 +109,7 @@ mod tests {
         for (number, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, number);
             assert!(reason.explanation().ends_with('.'), "{reason}");
-            assert_eq!(
-                DropReason::ALL
-                    .iter()
-                    .filter(|r| r.name() == reason.name())
-                    .count(),
-                1
-            );
+            assert_eq!(DropReason::ALL.iter().filter(|r| r.name() == reason.name()).count(), 1);
         }
     }
 

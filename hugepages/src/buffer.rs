@@ -46,12 +46,7 @@ impl Buffer {
     /// the pool's.
     #[inline]
     pub(crate) unsafe fn new(start: NonNull<u8>, capacity: u16) -> Buffer {
-        Buffer {
-            start,
-            off: HEADROOM as u16,
-            len: 0,
-            capacity,
-        }
+        Buffer { start, off: HEADROOM as u16, len: 0, capacity }
     }
 
     /// The data.

@@ -20,24 +20,14 @@ fn the_unit_tests_are_clean_under_memcheck() {
     let this = std::env::current_exe().expect("the path of the test binary");
     let output = Command::new("valgrind")
         .args(["--quiet", "--error-exitcode=1", "--fair-sched=yes"])
-        .args([
-            "--leak-check=full",
-            "--show-leak-kinds=definite",
-            "--errors-for-leak-kinds=definite",
-        ])
+        .args(["--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"])
         .arg(this)
         .args(["--skip", "memcheck", "--test-threads=2"])
         .env(MARK, "1")
         .env("PROPTEST_CASES", "12")
         .output()
         .expect("valgrind runs; if it is missing: apt-get install valgrind");
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
-    assert!(
-        out.contains("test result: ok.") && !out.contains("running 0 tests"),
-        "{out}"
-    );
+    assert!(out.contains("test result: ok.") && !out.contains("running 0 tests"), "{out}");
 }

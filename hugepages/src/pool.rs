@@ -168,10 +168,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         let mut parked = lock_parked();
-        parked.push(Parked {
-            shared: self.shared,
-            taken: self.taken,
-        });
+        parked.push(Parked { shared: self.shared, taken: self.taken });
         release_home(&mut parked);
     }
 }
@@ -252,10 +249,7 @@ impl Shared {
         let count = u32::try_from(buffers)
             .ok()
             .filter(|count| *count > 0)
-            .ok_or_else(|| Error::BufferCount {
-                purpose: purpose.to_owned(),
-                buffers,
-            })?;
+            .ok_or_else(|| Error::BufferCount { purpose: purpose.to_owned(), buffers })?;
         let too_long = || Error::BufferRoom {
             purpose: purpose.to_owned(),
             room: options.room,
@@ -264,11 +258,8 @@ impl Shared {
         let capacity = options.room.checked_add(HEADROOM).ok_or_else(too_long)?;
         let capacity = u16::try_from(capacity).map_err(|_| too_long())?;
         let stride = stride(usize::from(capacity));
-        let too_large = || Error::TooLarge {
-            purpose: purpose.to_owned(),
-            items: buffers,
-            item_bytes: stride,
-        };
+        let too_large =
+            || Error::TooLarge { purpose: purpose.to_owned(), items: buffers, item_bytes: stride };
         let bytes = stride.checked_mul(buffers).ok_or_else(too_large)?;
         let region = Region::map(purpose, bytes, &options.memory)?;
         Ok(Shared {
@@ -291,11 +282,7 @@ impl Shared {
         // SAFETY: the caller's promise.
         let this = unsafe { shared.as_ref() };
         for index in 0..this.stack.len() as u32 {
-            let header = Header {
-                shared,
-                index,
-                state: AtomicU32::new(HOME),
-            };
+            let header = Header { shared, index, state: AtomicU32::new(HOME) };
             // SAFETY: the region holds `stack.len()` strides from `base`, and each begins with a header.
             unsafe { this.start(index).cast::<Header>().write(header) };
         }

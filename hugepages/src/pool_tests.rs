@@ -8,36 +8,13 @@ use std::sync::mpsc;
 use std::thread;
 
 fn pool(purpose: &str, buffers: usize, room: usize) -> Pool {
-    let memory = Options {
-        pages: PageChoice::Ordinary,
-        ..Options::default()
-    };
-    Pool::new(
-        purpose,
-        PoolOptions {
-            buffers,
-            room,
-            memory,
-        },
-    )
-    .unwrap()
+    let memory = Options { pages: PageChoice::Ordinary, ..Options::default() };
+    Pool::new(purpose, PoolOptions { buffers, room, memory }).unwrap()
 }
 
 fn error_text(buffers: usize, room: usize) -> String {
-    let memory = Options {
-        pages: PageChoice::Ordinary,
-        ..Options::default()
-    };
-    Pool::new(
-        "rx",
-        PoolOptions {
-            buffers,
-            room,
-            memory,
-        },
-    )
-    .unwrap_err()
-    .to_string()
+    let memory = Options { pages: PageChoice::Ordinary, ..Options::default() };
+    Pool::new("rx", PoolOptions { buffers, room, memory }).unwrap_err().to_string()
 }
 
 /// Runs `f` on a thread of its own.
@@ -47,20 +24,14 @@ fn elsewhere<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 
 fn is_parked(purpose: &str) -> bool {
     // SAFETY: parked pools are not freed while the lock is held.
-    lock_parked()
-        .iter()
-        .any(|parked| unsafe { parked.shared.as_ref() }.region.report().purpose == purpose)
+    lock_parked().iter().any(|parked| unsafe { parked.shared.as_ref() }.region.report().purpose == purpose)
 }
 
 #[test]
 fn a_pool_gives_each_buffer_once_and_then_none() {
     let mut pool = pool("once", 3, 100);
     assert_eq!((pool.capacity(), pool.available()), (3, 3));
-    let buffers = [
-        pool.alloc().unwrap(),
-        pool.alloc().unwrap(),
-        pool.alloc().unwrap(),
-    ];
+    let buffers = [pool.alloc().unwrap(), pool.alloc().unwrap(), pool.alloc().unwrap()];
     assert!(pool.alloc().is_none());
     assert_eq!(pool.available(), 0);
     drop(buffers);
@@ -75,11 +46,7 @@ fn alloc_into_gives_what_there_is() {
     assert_eq!(pool.alloc_into(9, |buffer| buffers.push(buffer)), 2);
     assert_eq!(pool.alloc_into(1, drop), 0);
     buffers.clear();
-    assert_eq!(
-        pool.alloc_into(9, drop),
-        9,
-        "a buffer that is dropped at once is there again"
-    );
+    assert_eq!(pool.alloc_into(9, drop), 9, "a buffer that is dropped at once is there again");
 }
 
 #[test]
@@ -104,18 +71,9 @@ fn buffers_are_an_odd_number_of_cache_lines_apart() {
 
 #[test]
 fn sizes_that_are_not_possible_are_errors_that_name_the_limits() {
-    assert_eq!(
-        error_text(0, 100),
-        "rx: a pool of 0 buffers: choose 1 to 4294967295"
-    );
-    assert_eq!(
-        error_text(1 << 32, 100),
-        "rx: a pool of 4294967296 buffers: choose 1 to 4294967295"
-    );
-    assert_eq!(
-        error_text(1, 65408),
-        "rx: buffers with room for 65408 bytes: choose at most 65407"
-    );
+    assert_eq!(error_text(0, 100), "rx: a pool of 0 buffers: choose 1 to 4294967295");
+    assert_eq!(error_text(1 << 32, 100), "rx: a pool of 4294967296 buffers: choose 1 to 4294967295");
+    assert_eq!(error_text(1, 65408), "rx: buffers with room for 65408 bytes: choose at most 65407");
     assert!(error_text(1, usize::MAX).ends_with("choose at most 65407"));
     assert_eq!(pool("longest", 1, 65407).alloc().unwrap().tailroom(), 65407);
 }
@@ -147,10 +105,7 @@ fn data_grows_and_shrinks_at_both_ends_within_the_buffer() {
     buffer.data_mut()[0] = b'X';
     assert_eq!(buffer.data(), b"Xdpayload");
     buffer.reset();
-    assert_eq!(
-        (buffer.data(), buffer.headroom(), buffer.tailroom()),
-        (&b""[..], 128, 10)
-    );
+    assert_eq!((buffer.data(), buffer.headroom(), buffer.tailroom()), (&b""[..], 128, 10));
 }
 
 #[test]
@@ -172,11 +127,7 @@ fn a_buffer_dropped_on_another_thread_comes_home() {
     let mut pool = pool("return", 2, 100);
     let (a, b) = (pool.alloc().unwrap(), pool.alloc().unwrap());
     elsewhere(move || drop((a, b)));
-    assert_eq!(
-        pool.shared().returns.len(),
-        2,
-        "through the queue: the stack is this thread's"
-    );
+    assert_eq!(pool.shared().returns.len(), 2, "through the queue: the stack is this thread's");
     assert_eq!(pool.available(), 2);
     let again = [pool.alloc().unwrap(), pool.alloc().unwrap()];
     assert!(pool.alloc().is_none());
@@ -289,11 +240,8 @@ fn buffers_that_cross_threads_keep_their_bytes_and_all_come_home() {
     let check = |number: u32, buffer: &Buffer| {
         assert!(buffer.len() == 200 && buffer.data().chunks(4).all(|chunk| chunk == number.to_be_bytes()));
     };
-    let dropper = thread::spawn(move || {
-        dropper_gets
-            .iter()
-            .for_each(|(number, buffer)| check(number, &buffer))
-    });
+    let dropper =
+        thread::spawn(move || dropper_gets.iter().for_each(|(number, buffer)| check(number, &buffer)));
     let echo = thread::spawn(move || {
         echo_gets.iter().for_each(|(number, buffer)| {
             check(number, &buffer);
@@ -301,8 +249,7 @@ fn buffers_that_cross_threads_keep_their_bytes_and_all_come_home() {
         })
     });
     for number in 0..rounds {
-        back.try_iter()
-            .for_each(|(number, buffer)| check(number, &buffer));
+        back.try_iter().for_each(|(number, buffer)| check(number, &buffer));
         let Some(mut buffer) = pool.alloc() else { continue };
         assert!(buffer.copy_from(&number.to_be_bytes().repeat(50)));
         match number % 3 {
@@ -392,18 +339,12 @@ fn change(op: &Op, buffer: &mut Buffer, model: &mut Model, fill: u8) {
         Op::CopyFrom(_, n) => {
             assert_eq!(buffer.copy_from(&vec![fill; n]), n <= ROOM);
             if n <= ROOM {
-                *model = Model {
-                    headroom: HEADROOM,
-                    data: vec![fill; n],
-                };
+                *model = Model { headroom: HEADROOM, data: vec![fill; n] };
             }
         }
         Op::Reset(_) => {
             buffer.reset();
-            *model = Model {
-                headroom: HEADROOM,
-                data: Vec::new(),
-            };
+            *model = Model { headroom: HEADROOM, data: Vec::new() };
         }
         Op::Alloc | Op::Free(_) | Op::FreeElsewhere(_) => {}
     }

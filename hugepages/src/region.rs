@@ -62,11 +62,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            pages: PageChoice::Auto,
-            numa_node: None,
-            lock: true,
-        }
+        Options { pages: PageChoice::Auto, numa_node: None, lock: true }
     }
 }
 
@@ -89,13 +85,7 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} in pages of {}",
-            self.purpose,
-            size_text(self.bytes),
-            self.page_size
-        )?;
+        write!(f, "{}: {} in pages of {}", self.purpose, size_text(self.bytes), self.page_size)?;
         if let Some(node) = self.numa_node {
             write!(f, " on NUMA node {node}")?;
         }
@@ -242,10 +232,7 @@ impl Region {
     }
 
     /// Bytes mapped.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a region is never empty: it has one page at least"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "a region is never empty: it has one page at least")]
     pub fn len(&self) -> usize {
         self.report.bytes
     }
@@ -304,30 +291,19 @@ fn map_fallback(purpose: &str, bytes: usize, options: &Options, lacking: &Error)
 /// Maps with pages of one size. Lacking huge pages are always `NoHugePages`, whatever the kernel called it.
 fn map_pages(purpose: &str, bytes: usize, page_size: PageSize, options: &Options) -> Result<Region, Error> {
     let page = page_size.bytes();
-    let bytes = bytes
-        .max(1)
-        .checked_next_multiple_of(page)
-        .filter(|bytes| isize::try_from(*bytes).is_ok())
-        .ok_or_else(|| Error::TooLarge {
-            purpose: purpose.to_owned(),
-            items: bytes,
-            item_bytes: 1,
-        })?;
+    let bytes =
+        bytes
+            .max(1)
+            .checked_next_multiple_of(page)
+            .filter(|bytes| isize::try_from(*bytes).is_ok())
+            .ok_or_else(|| Error::TooLarge { purpose: purpose.to_owned(), items: bytes, item_bytes: 1 })?;
     let huge = page_size != PageSize::Ordinary;
     if let Some(available) = sys::available_bytes().filter(|available| !huge && bytes > *available) {
-        return Err(Error::NoMemory {
-            purpose: purpose.to_owned(),
-            bytes,
-            available,
-        });
+        return Err(Error::NoMemory { purpose: purpose.to_owned(), bytes, available });
     }
     let base = sys::map(bytes, page_size).map_err(|source| match huge {
         true => no_huge_pages(purpose, bytes / page, page_size, options.numa_node),
-        false => Error::Map {
-            purpose: purpose.to_owned(),
-            bytes,
-            source,
-        },
+        false => Error::Map { purpose: purpose.to_owned(), bytes, source },
     })?;
     let report = Report {
         purpose: purpose.to_owned(),
@@ -361,18 +337,8 @@ fn prepare(region: &mut Region, options: &Options) -> Result<(), Error> {
     }
     sys::populate(base, bytes).map_err(|source| {
         match huge && source.raw_os_error() != Some(libc::EINVAL) {
-            true => no_huge_pages(
-                &purpose(),
-                bytes / page_size.bytes(),
-                page_size,
-                options.numa_node,
-            ),
-            false => Error::Populate {
-                purpose: purpose(),
-                bytes,
-                numa_node: options.numa_node,
-                source,
-            },
+            true => no_huge_pages(&purpose(), bytes / page_size.bytes(), page_size, options.numa_node),
+            false => Error::Populate { purpose: purpose(), bytes, numa_node: options.numa_node, source },
         }
     })?;
     if let Err(error) = sys::keep_from_children(base, bytes) {
@@ -405,11 +371,7 @@ fn no_huge_pages(purpose: &str, wanted: usize, page_size: PageSize, node: Option
     let free = sys::free_huge_pages(page_size);
     // The pool must grow by what is lacking; the kernel counts used pages in the number that one writes. On a bound
     // node all may be lacking, although other nodes have some.
-    let lacking = if node.is_some() {
-        wanted
-    } else {
-        wanted.saturating_sub(free).max(1)
-    };
+    let lacking = if node.is_some() { wanted } else { wanted.saturating_sub(free).max(1) };
     let total = sys::total_huge_pages(page_size) + lacking;
     let kib = page_size.bytes() / 1024;
     let remedy = match (page_size, node) {
@@ -425,18 +387,11 @@ fn no_huge_pages(purpose: &str, wanted: usize, page_size: PageSize, node: Option
              /etc/sysctl.d, or boot with `hugepagesz=2M hugepages={total}`)"
         ),
     };
-    Error::NoHugePages {
-        purpose: purpose.to_owned(),
-        wanted,
-        free,
-        page_size,
-        remedy,
-    }
+    Error::NoHugePages { purpose: purpose.to_owned(), wanted, free, page_size, remedy }
 }
 
 fn on_node(node: Option<u32>) -> String {
-    node.map(|node| format!(" on NUMA node {node}"))
-        .unwrap_or_default()
+    node.map(|node| format!(" on NUMA node {node}")).unwrap_or_default()
 }
 
 #[cfg(test)]

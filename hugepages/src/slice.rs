@@ -25,23 +25,14 @@ impl<T: Zeroable + Copy + 'static> HugeSlice<T> {
     /// # Errors
     /// Those of [`Region::map`], and [`Error::TooLarge`] where the size overflows.
     pub fn zeroed(purpose: &str, len: usize, options: &Options) -> Result<Self, Error> {
-        const {
-            assert!(
-                align_of::<T>() <= 4096,
-                "a page is aligned to 4096 bytes, the type to more"
-            )
-        };
+        const { assert!(align_of::<T>() <= 4096, "a page is aligned to 4096 bytes, the type to more") };
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| Error::TooLarge {
             purpose: purpose.to_owned(),
             items: len,
             item_bytes: size_of::<T>(),
         })?;
         let region = Region::map(purpose, bytes, options)?;
-        Ok(HugeSlice {
-            region,
-            len,
-            items: PhantomData,
-        })
+        Ok(HugeSlice { region, len, items: PhantomData })
     }
 
     /// What the mapping became.
@@ -75,10 +66,7 @@ mod tests {
     use crate::{PageChoice, PageSize};
 
     fn ordinary() -> Options {
-        Options {
-            pages: PageChoice::Ordinary,
-            ..Options::default()
-        }
+        Options { pages: PageChoice::Ordinary, ..Options::default() }
     }
 
     #[derive(Clone, Copy, Zeroable)]
@@ -89,25 +77,15 @@ mod tests {
     fn a_slice_starts_as_zeroes_and_keeps_what_is_written() {
         let mut slice = HugeSlice::<u64>::zeroed("test slice", 1000, &ordinary()).unwrap();
         assert!(slice.iter().all(|value| *value == 0));
-        slice
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, value)| *value = 3 * i as u64);
+        slice.iter_mut().enumerate().for_each(|(i, value)| *value = 3 * i as u64);
         assert_eq!((slice.len(), slice[0], slice[999]), (1000, 0, 2997));
         assert_eq!(slice.report().purpose, "test slice");
-        assert_eq!(
-            (slice.report().bytes, slice.report().page_size),
-            (8192, PageSize::Ordinary)
-        );
+        assert_eq!((slice.report().bytes, slice.report().page_size), (8192, PageSize::Ordinary));
     }
 
     #[test]
     fn a_slice_of_nothing_is_empty() {
-        assert!(
-            HugeSlice::<u32>::zeroed("nothing", 0, &ordinary())
-                .unwrap()
-                .is_empty()
-        );
+        assert!(HugeSlice::<u32>::zeroed("nothing", 0, &ordinary()).unwrap().is_empty());
         assert_eq!(HugeSlice::<()>::zeroed("units", 7, &ordinary()).unwrap().len(), 7);
     }
 
@@ -122,10 +100,7 @@ mod tests {
     fn a_size_that_overflows_is_an_error_that_names_it() {
         let error = HugeSlice::<u64>::zeroed("flows", usize::MAX / 4, &ordinary()).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.starts_with("flows: 4611686018427387903 items of 8 bytes"),
-            "{text}"
-        );
+        assert!(text.starts_with("flows: 4611686018427387903 items of 8 bytes"), "{text}");
     }
 
     #[test]
@@ -133,11 +108,6 @@ mod tests {
         fn is_send_and_sync<T: Send + Sync>(_: &T) {}
         let slice = HugeSlice::<u16>::zeroed("shared", 4, &ordinary()).unwrap();
         is_send_and_sync(&slice);
-        assert_eq!(
-            std::thread::spawn(move || slice.iter().sum::<u16>())
-                .join()
-                .unwrap(),
-            0
-        );
+        assert_eq!(std::thread::spawn(move || slice.iter().sum::<u16>()).join().unwrap(), 0);
     }
 }

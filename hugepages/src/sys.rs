@@ -21,16 +21,8 @@ pub(crate) fn map(bytes: usize, page_size: PageSize) -> io::Result<NonNull<u8>> 
     };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge;
     // SAFETY: a new anonymous mapping at an address that the kernel chooses touches no existing memory.
-    let base = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            bytes,
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags,
-            -1,
-            0,
-        )
-    };
+    let base =
+        unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -112,9 +104,7 @@ pub(crate) fn total_huge_pages(page_size: PageSize) -> usize {
 /// Bytes that programs may still use without swapping: `MemAvailable`. `None` where the kernel does not tell.
 pub(crate) fn available_bytes() -> Option<usize> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let value = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: usize = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -122,20 +112,13 @@ pub(crate) fn available_bytes() -> Option<usize> {
 /// The NUMA nodes of this machine as the kernel writes them, for example `0-1`.
 pub(crate) fn online_nodes() -> String {
     let nodes = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
-    if nodes.trim().is_empty() {
-        "0".to_owned()
-    } else {
-        nodes.trim().to_owned()
-    }
+    if nodes.trim().is_empty() { "0".to_owned() } else { nodes.trim().to_owned() }
 }
 
 fn huge_page_count(page_size: PageSize, file: &str) -> usize {
     let kib = page_size.bytes() / 1024;
     let path = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/{file}");
-    std::fs::read_to_string(path)
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 fn advise(base: NonNull<u8>, bytes: usize, advice: libc::c_int) -> io::Result<()> {
@@ -144,9 +127,5 @@ fn advise(base: NonNull<u8>, bytes: usize, advice: libc::c_int) -> io::Result<()
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

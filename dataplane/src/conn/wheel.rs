@@ -85,7 +85,8 @@ impl Wheel {
         for _ in 0..LANES {
             self.turn = (self.turn + 1) % LANES;
             let head = |queue| self.lists.head(Self::queue_list(queue, self.turn));
-            let age = |head: u32| entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head));
+            let age =
+                |head: u32| entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head));
             if let Some((_, oldest)) = age(head(HalfOpen::Tcp)).max(age(head(HalfOpen::Udp))) {
                 return Some(oldest);
             }

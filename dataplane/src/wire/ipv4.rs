@@ -149,7 +149,7 @@ pub fn write(bytes: &mut [u8], fields: &Fields) -> bool {
     true
 }
 
-/// What [`write`] writes.
+/// What [`write()`] writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
     /// Differentiated services and ECN.
