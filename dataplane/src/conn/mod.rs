@@ -1,6 +1,6 @@
 //! Stage 2: connections, their states and their ends.
 //!
-//! [`Connections`] is what one worker keeps of one address family: the [`table`], and the `wheel.rs` that ends connections.
+//! [`Connections`] is what one worker keeps of one address family: the [`table`], and a wheel that ends connections.
 //! A hit stores *last seen* and two counters and nothing else unless the state changes.
 
 pub mod key;
