@@ -137,6 +137,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
     resolve_start(&mut configuration.start)?;
     let others = other_cores(&configuration.start.cores);
+    if others.is_empty() && configuration.start.cores.len() > 1 {
+        tracing::warn!(
+            "every core that this process may use has a worker: the control plane takes time from them; leave a core out of workers.cores"
+        );
+    }
+    let first = others.first().copied();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -151,6 +157,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
         })
         .build()
         .map_err(|error| Error::Control(error.into()))?;
+    // This thread too, which now only waits.
+    if let Some(core) = first {
+        core_affinity::set_for_current(core);
+    }
     let result = runtime.block_on(async { tokio::spawn(serve(options.clone(), configuration)).await });
     // Tasks that wait for workers have none any more.
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -286,8 +296,8 @@ fn plan(
     let memory = memory_options(start.memory.unwrap_or_default());
     let size =
         |number: Option<NonZeroU64>| number.and_then(|n| usize::try_from(n.get()).ok()).unwrap_or(usize::MAX);
-    let poll = start.ports.iter().any(|port| port.idle == model::Idle::Poll);
-    let idle = if poll { model::Idle::Poll } else { model::Idle::Sleep };
+    // A worker polls all its ports: the one that suffers the least delay decides.
+    let idle = start.ports.iter().map(|port| port.idle).max().unwrap_or_default();
     let seed = clock::seed();
     let mut plans = Vec::new();
     let ends = handoff::mesh(workers).into_iter().zip(readers).zip(&start.cores);

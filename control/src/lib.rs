@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod compat;
 pub mod config;
+pub mod cores;
 pub mod counters;
 pub mod daemon;
 pub mod grpc;

@@ -37,6 +37,11 @@ pub(crate) fn parsed(text: &str) -> Configuration {
 impl Director {
     /// Starts one with a configuration file's text.
     pub(crate) fn start(text: &str, workers: usize) -> Self {
+        Self::start_idle(text, workers, Idle::Sleep)
+    }
+
+    /// The same, with workers that do as they are told when nothing arrives.
+    pub(crate) fn start_idle(text: &str, workers: usize, idle: Idle) -> Self {
         let mut configuration = parsed(text);
         configuration.start.cores = (0..workers as u32).collect();
         let (prepared, snapshot) = Prepared::new(configuration, testing::network()).unwrap();
@@ -46,7 +51,7 @@ impl Director {
         for ((index, snapshot), handoff) in (0..).zip(readers).zip(handoff::mesh(workers)) {
             let (port, wire) = pair(64, FRAME_ROOM).unwrap();
             wires.push(wire);
-            plans.push(plan(index, port, snapshot, handoff));
+            plans.push(Plan { idle, ..plan(index, port, snapshot, handoff) });
         }
         let (crew, _) = Crew::start(plans, |ended| panic!("{ended:?}")).unwrap();
         let control = Control::new(prepared, publisher, crew.handles().to_vec());

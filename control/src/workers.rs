@@ -1,6 +1,9 @@
 //! The threads that workers run on: one a core, asleep when there is nothing to do, woken when there is.
 
-use crate::{clock, config::model::Idle};
+mod idle;
+
+use crate::{clock, config::model::Idle, cores};
+use idle::{Meter, Patience, Rest, Spent};
 use pointsman_dataplane::{
     command::{Command, WorkerShared},
     port::{Port, sys::poll},
@@ -18,11 +21,6 @@ use std::{
     thread::{self, JoinHandle},
 };
 use tokio::sync::Notify;
-
-/// Polls that find nothing before a worker waits in the kernel.
-const EMPTY_POLLS: u32 = 64;
-/// How long it waits at most, so that connections expire in time.
-const WAIT_MILLIS: u32 = 10;
 
 /// A worker could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +61,11 @@ pub struct Plan<P: Port> {
 pub struct Handle {
     /// The core that it runs on.
     pub core: u32,
+    /// What it does when there is nothing to do.
+    pub idle: Idle,
     /// What it shares.
     pub shared: Arc<WorkerShared>,
+    sharing: Arc<[String]>,
     waker: Arc<Waker>,
     renewed: Arc<Notify>,
 }
@@ -74,12 +75,22 @@ impl Handle {
     #[cfg(test)]
     pub(crate) fn idle(index: u16, core: u32) -> Self {
         let (waker, _) = pair().unwrap();
-        Self { core, shared: Arc::new(WorkerShared::new(index)), waker, renewed: Arc::default() }
+        let shared = Arc::new(WorkerShared::new(index));
+        Self { core, idle: Idle::Sleep, shared, sharing: [].into(), waker, renewed: Arc::default() }
     }
 
     /// Waits until the worker has taken another generation than when this was last called. For one caller at a time.
     pub async fn renewed(&self) {
         self.renewed.notified().await;
+    }
+
+    /// What keeps it from having its core for itself: a sentence each, with the remedy.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut all = self.sharing.to_vec();
+        if self.shared.stats.time.bound.get() == 0 {
+            all.push(unbound(self.shared.index, self.core));
+        }
+        all
     }
 
     /// Makes it look at its commands and its configuration at once.
@@ -125,12 +136,16 @@ impl Crew {
             wakers.push(waker);
             sleepers.push(sleeper);
         }
+        let cores: Vec<u32> = plans.iter().map(|plan| plan.core).collect();
         let mut crew = Self { handles: Vec::new(), threads: Vec::new(), stop };
         let mut waiting = Vec::new();
         for ((plan, sleeper), waker) in plans.into_iter().zip(sleepers).zip(&wakers) {
             let (core, index, shared) = (plan.core, plan.setup.index, plan.setup.shared.clone());
-            let renewed = Arc::new(Notify::new());
-            crew.handles.push(Handle { core, shared, waker: waker.clone(), renewed: renewed.clone() });
+            let sharing: Arc<[String]> = cores::sharing(usize::from(index), &cores, cores::siblings).into();
+            sharing.iter().for_each(|warning| tracing::warn!("{warning}"));
+            let (waker, renewed) = (waker.clone(), Arc::new(Notify::new()));
+            let handle = Handle { core, idle: plan.idle, shared, sharing, waker, renewed: renewed.clone() };
+            crew.handles.push(handle);
             let (answer, started) = mpsc::channel();
             let body = Body { sleeper, renewed, wakers: wakers.clone(), stop: crew.stop.clone() };
             let ended = ended.clone();
@@ -193,20 +208,26 @@ struct Body {
     stop: Arc<AtomicBool>,
 }
 
+/// What a thread knows of its worker's last poll.
+struct Seen {
+    meter: Meter,
+    handed_off: u64,
+    generation: u64,
+}
+
 type Started = Result<Vec<Report>, pointsman_hugepages::Error>;
 
 impl Body {
     fn run<P: Port>(mut self, plan: Plan<P>, answer: &mpsc::Sender<Started>) {
         let index = plan.setup.index;
         let core = core_affinity::CoreId { id: plan.core as usize };
-        if !core_affinity::set_for_current(core) {
-            tracing::warn!(
-                "worker {index} cannot be bound to core {}: the kernel moves it as it likes; check the daemon's cpuset",
-                plan.core
-            );
+        let shared = plan.setup.shared.clone();
+        if core_affinity::set_for_current(core) {
+            shared.stats.time.bound.set(1);
+        } else {
+            tracing::warn!("{}", unbound(index, plan.core));
         }
         // Made here, so that its memory is near the core that it runs on.
-        let shared = plan.setup.shared.clone();
         let mut worker = match Worker::new(plan.setup) {
             Ok(worker) => worker,
             Err(error) => {
@@ -224,37 +245,48 @@ impl Body {
         // The waker first: `wait` does not look at fds beyond the most ports.
         let mut fds = vec![self.sleeper.stream.as_raw_fd()];
         fds.extend_from_slice(worker.wait_fds());
-        let mut empty = 0;
-        let mut handed_off = 0;
-        let mut generation = shared.stats.generation.get();
+        let time = &shared.stats.time;
+        let mut patience = Patience::new(idle);
+        let generation = shared.stats.generation.get();
+        let mut seen = Seen { meter: Meter::new(clock::now()), handed_off: 0, generation };
         while !self.stop.load(Ordering::Relaxed) {
-            let done = worker.poll(clock::now());
-            let handed = shared.stats.handed_off.get();
-            if handed != handed_off {
-                handed_off = handed;
-                self.wake_others(shared.index);
-            }
-            let runs = shared.stats.generation.get();
-            if runs != generation {
-                generation = runs;
-                self.renewed.notify_one();
-            }
-            if done > 0 {
-                empty = 0;
-            } else if idle == Idle::Poll || empty < EMPTY_POLLS {
-                empty = empty.saturating_add(1);
-                std::hint::spin_loop();
-            } else {
-                self.sleeper.falls_asleep();
-                // What came before it was known to sleep.
-                if worker.poll(clock::now()) > 0 {
-                    empty = 0;
-                } else if !self.stop.load(Ordering::Acquire) {
-                    poll::wait(&fds, WAIT_MILLIS);
+            let done = self.look(worker, shared, &mut seen);
+            match patience.after(done) {
+                Rest::No => {}
+                Rest::Pause => std::hint::spin_loop(),
+                Rest::Wait(longest) => {
+                    self.sleeper.falls_asleep();
+                    // What came before it was known to sleep.
+                    let done = self.look(worker, shared, &mut seen);
+                    if done > 0 {
+                        patience.after(done);
+                    } else if !self.stop.load(Ordering::Acquire) {
+                        seen.meter.spends(Spent::Asleep);
+                        time.sleeps.add(1);
+                        time.woken.add(u64::from(poll::wait_for(&fds, longest)));
+                    }
+                    self.sleeper.wakes();
                 }
-                self.sleeper.wakes();
             }
         }
+    }
+
+    /// One poll, with the one reading of the clock that it costs. Those who wait for what it did are woken.
+    fn look<P: Port>(&self, worker: &mut Worker<P>, shared: &WorkerShared, seen: &mut Seen) -> usize {
+        let (now, stats) = (clock::now(), &shared.stats);
+        seen.meter.reads(now, &stats.time);
+        let done = worker.poll(now);
+        seen.meter.spends(if done > 0 { Spent::Busy } else { Spent::Empty });
+        let (handed_off, generation) = (stats.handed_off.get(), stats.generation.get());
+        if handed_off != seen.handed_off {
+            seen.handed_off = handed_off;
+            self.wake_others(shared.index);
+        }
+        if generation != seen.generation {
+            seen.generation = generation;
+            self.renewed.notify_one();
+        }
+        done
     }
 
     /// Frames were handed to other workers: they may sleep.
@@ -265,6 +297,12 @@ impl Body {
             }
         }
     }
+}
+
+fn unbound(index: u16, core: u32) -> String {
+    format!(
+        "worker {index} cannot be bound to core {core}: the kernel moves it as it likes; check the daemon's cpuset"
+    )
 }
 
 /// Wakes one worker.
@@ -320,6 +358,9 @@ impl Sleeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Director, WEB};
+    use pointsman_dataplane::stats::Counter;
+    use std::time::Duration;
 
     #[test]
     fn a_worker_that_sleeps_is_woken_and_one_that_does_not_is_left_alone() {
@@ -377,5 +418,77 @@ mod tests {
         let (notice, told) = mpsc::channel();
         drop(start(notice, false));
         assert!(told.recv().is_err());
+    }
+
+    /// Waits until `done`, 5 seconds at most.
+    async fn until(mut done: impl FnMut() -> bool) {
+        for _ in 0..1_000 {
+            if done() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it is not so after 5 seconds");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_sleeps_accounts_for_its_time_and_counts_what_woke_it() {
+        let before = clock::now();
+        let mut director = Director::start(WEB, 1);
+        let handle = director.control.workers()[0].clone();
+        let (stats, time) = (&handle.shared.stats, &handle.shared.stats.time);
+        until(|| time.sleeps.get() > 20).await;
+        let woken = time.woken.get();
+        until(|| {
+            handle.wake();
+            time.woken.get() > woken
+        })
+        .await;
+        assert!(director.wires[0].push(&[0; 64]));
+        until(|| stats.packets.get() == 1 && time.busy.get() > 0).await;
+        assert!(time.asleep.get() > 50_000_000, "{time:?}");
+        let all = time.busy.get() + time.empty.get() + time.asleep.get();
+        assert!(all <= clock::now().0 - before.0, "no moment is counted twice: {time:?}");
+        assert_eq!((time.bound.get(), handle.warnings()), (1, vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_polls_never_sleeps_and_is_busy_with_frames_only() {
+        let mut director = Director::start_idle(WEB, 1, Idle::Poll);
+        let handle = director.control.workers()[0].clone();
+        let (stats, time) = (&handle.shared.stats, &handle.shared.stats.time);
+        until(|| time.empty.get() > 10_000_000).await;
+        let busy = time.busy.get();
+        for packets in 1..=5 {
+            assert!(director.wires[0].push(&[0; 64]));
+            until(|| stats.packets.get() == packets).await;
+        }
+        until(|| time.busy.get() > busy).await;
+        assert_eq!(stats.batches.each_ref().map(Counter::get), [5, 0, 0, 0, 0, 0, 0]);
+        assert_eq!((time.sleeps.get(), time.asleep.get()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn an_adaptive_worker_falls_asleep_when_nothing_comes_and_takes_frames_all_the_same() {
+        let mut director = Director::start_idle(WEB, 1, Idle::Adaptive);
+        let handle = director.control.workers()[0].clone();
+        let (stats, time) = (&handle.shared.stats, &handle.shared.stats.time);
+        until(|| time.sleeps.get() > 10).await;
+        let empty = stats.empty_polls.get();
+        assert!(director.wires[0].push(&[0; 64]));
+        until(|| stats.packets.get() == 1).await;
+        let sleeps = time.sleeps.get();
+        until(|| time.sleeps.get() > sleeps + 10).await;
+        assert!(stats.empty_polls.get() > empty + 8_000, "it polls on for a while after a frame");
+    }
+
+    #[tokio::test]
+    async fn workers_on_one_core_say_so() {
+        let director = Director::start(WEB, 2);
+        let warnings = director.control.workers().iter().map(Handle::warnings).collect::<Vec<_>>();
+        let says = |one, other| {
+            format!("worker {one} shares core 0 with worker {other}: give each its own in workers.cores")
+        };
+        assert_eq!(warnings, [[says(0, 1)], [says(1, 0)]]);
     }
 }

@@ -39,23 +39,30 @@ impl Endpoint {
         }
     }
 
-    /// Takes at most `limit` frames that other workers gave, a ring at a time, each ring in its order.
-    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(Handed)) {
+    /// Takes at most `limit` frames that other workers gave, a ring at a time, each ring in its order. Returns how many
+    /// frames waited in the fullest of the rings that it took from; 0 if it took none.
+    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(Handed)) -> usize {
         let workers = self.rings.len();
         let mut left = limit;
+        let mut fill = 0;
         for _ in 0..workers {
             self.turn = (self.turn + 1) % workers;
             let ring = &self.rings[self.turn][self.index];
+            let before = left;
             while left > 0 {
                 let Some(frame) = ring.pop() else { break };
                 left -= 1;
                 take(frame);
             }
+            if left < before {
+                fill = fill.max(before - left + ring.len());
+            }
             if left == 0 {
                 // The next call begins with the ring after this one.
-                return;
+                break;
             }
         }
+        fill
     }
 }
 
@@ -76,10 +83,12 @@ mod tests {
             assert!(ends[0].push(2, (frame, 1)).is_ok());
         }
         assert!(ends[0].push(2, (pool.alloc().unwrap(), 1)).is_err());
-        ends[1].pop(10, |_| panic!("worker 1 was given nothing"));
+        assert_eq!(ends[1].pop(10, |_| panic!("worker 1 was given nothing")), 0);
         let mut taken = Vec::new();
-        ends[2].pop(10, |(frame, port)| taken.push((frame.data().to_vec(), port)));
-        ends[2].pop(usize::MAX, |(frame, port)| taken.push((frame.data().to_vec(), port)));
+        let fill = ends[2].pop(10, |(frame, port)| taken.push((frame.data().to_vec(), port)));
+        assert_eq!(fill, HANDOFF_RING);
+        let fill = ends[2].pop(usize::MAX, |(frame, port)| taken.push((frame.data().to_vec(), port)));
+        assert_eq!(fill, HANDOFF_RING - 10);
         let expected: Vec<_> = (0..HANDOFF_RING as u32).map(|n| (n.to_be_bytes().to_vec(), 1)).collect();
         assert_eq!(taken, expected);
     }

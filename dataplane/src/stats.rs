@@ -5,11 +5,14 @@
 //! workers and change only when a connection is made, changes between active and inactive, or ends.
 
 use crate::{
-    limits::{MAX_DESTINATIONS, MAX_PORTS},
+    limits::{BATCH, MAX_DESTINATIONS, MAX_PORTS},
     verdict::{Answer, DropReason},
 };
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// How many sizes of batches are told apart: 1, 2 to 3, 4 to 7 and so on, and a full one.
+pub const BATCH_SIZES: usize = BATCH.ilog2() as usize + 1;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -62,6 +65,23 @@ pub struct PortCounters {
     pub tx_ring_drops: Counter,
 }
 
+/// Where the time of a worker's thread went.
+#[derive(Debug, Default)]
+pub struct TimeCounters {
+    /// Nanoseconds in polls that did something.
+    pub busy: Counter,
+    /// Nanoseconds in polls that found nothing, and in the pauses after them.
+    pub empty: Counter,
+    /// Nanoseconds in the kernel, waiting for frames.
+    pub asleep: Counter,
+    /// How often it waited.
+    pub sleeps: Counter,
+    /// How often a frame or another thread ended that before its time.
+    pub woken: Counter,
+    /// 1 if the thread is bound to its core.
+    pub bound: Counter,
+}
+
 /// Everything that one worker counts.
 #[derive(Debug)]
 pub struct WorkerStats {
@@ -71,12 +91,22 @@ pub struct WorkerStats {
     pub empty_polls: Counter,
     /// Frames taken from the ports and from other workers.
     pub packets: Counter,
+    /// Polls that took frames, by how many: at `n` those of 2^n up to the next power of two.
+    pub batches: [Counter; BATCH_SIZES],
     /// Frames given to ports for next hops: with those that a port could then not send (`transmit_ring_full`).
     pub forwarded: Counter,
     /// Frames left to the host.
     pub punted: Counter,
     /// Frames given to other workers.
     pub handed_off: Counter,
+    /// Frames taken from other workers.
+    pub handed_in: Counter,
+    /// The most frames that waited in a ring from another worker in the last full second.
+    pub handoff_fill: Counter,
+    /// The same since start.
+    pub handoff_fill_highest: Counter,
+    /// Where the worker's time went, in nanoseconds. Written by the thread that polls, which reads the clock.
+    pub time: TimeCounters,
     /// Connections in the table.
     pub connections: Counter,
     /// Connections made.
@@ -103,9 +133,14 @@ impl Default for WorkerStats {
             polls: Counter::default(),
             empty_polls: Counter::default(),
             packets: Counter::default(),
+            batches: std::array::from_fn(|_| Counter::default()),
             forwarded: Counter::default(),
             punted: Counter::default(),
             handed_off: Counter::default(),
+            handed_in: Counter::default(),
+            handoff_fill: Counter::default(),
+            handoff_fill_highest: Counter::default(),
+            time: TimeCounters::default(),
             connections: Counter::default(),
             connections_created: Counter::default(),
             connections_expired: Counter::default(),
@@ -120,6 +155,14 @@ impl Default for WorkerStats {
 }
 
 impl WorkerStats {
+    /// Counts a batch of `frames`; once a poll.
+    #[inline]
+    pub fn batch(&self, frames: usize) {
+        self.packets.add(frames as u64);
+        let size = frames.max(1).ilog2() as usize;
+        self.batches[size.min(BATCH_SIZES - 1)].add(1);
+    }
+
     /// Counts a packet that ends here.
     #[inline]
     pub fn dropped(&self, reason: DropReason) {
@@ -225,6 +268,16 @@ mod tests {
         while destination.active() > n {
             destination.disconnected(true);
         }
+    }
+
+    #[test]
+    fn batches_are_counted_by_the_power_of_two_that_they_reach() {
+        let stats = WorkerStats::default();
+        for frames in [1, 2, 3, 4, 31, 32, 63, 64, 64] {
+            stats.batch(frames);
+        }
+        assert_eq!(stats.batches.each_ref().map(Counter::get), [1, 2, 1, 0, 1, 2, 2]);
+        assert_eq!(stats.packets.get(), 264);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Worker<P: Port> {
     turn: usize,
     /// When the slow counters were last read from the ports.
     counted: Ticks,
+    /// The most frames that waited in a handoff ring since then.
+    handoff_fill: usize,
     fds: Vec<RawFd>,
 }
 
@@ -99,6 +101,7 @@ impl<P: Port> Worker<P> {
             batch: Batch::new(),
             turn: 0,
             counted: Ticks(0),
+            handoff_fill: 0,
         })
     }
 
@@ -146,10 +149,14 @@ impl<P: Port> Worker<P> {
     fn receive(&mut self) -> usize {
         let batch = &mut *self.batch;
         if self.handoff.workers() > 1 {
-            self.handoff.pop(BATCH / 2, |(frame, port)| {
+            let fill = self.handoff.pop(BATCH / 2, |(frame, port)| {
                 batch.packets[batch.frames.len()].port = port;
                 batch.frames.push(frame);
             });
+            if fill > 0 {
+                self.handoff_fill = self.handoff_fill.max(fill);
+                self.shared.stats.handed_in.add(batch.frames.len() as u64);
+            }
         }
         let ports = self.ports.len();
         for n in 0..ports {
@@ -210,7 +217,7 @@ impl<P: Port> Worker<P> {
     /// Stage 5.
     #[inline]
     fn transmit(&mut self, now: Nanos) {
-        self.shared.stats.packets.add(self.batch.len() as u64);
+        self.shared.stats.batch(self.batch.len());
         let at = (now, self.config.get(), &self.shared.stats);
         self.egress.resolve(&mut self.batch, &mut self.ports, &self.handoff, at);
     }
@@ -281,6 +288,9 @@ impl<P: Port> Worker<P> {
         stats.connections.set((self.v4.table.len() + self.v6.table.len()) as u64);
         if now.ticks().since(self.counted).0 >= Ticks::PER_SECOND {
             self.counted = now.ticks();
+            let fill = std::mem::take(&mut self.handoff_fill) as u64;
+            stats.handoff_fill.set(fill);
+            stats.handoff_fill_highest.set(fill.max(stats.handoff_fill_highest.get()));
             for (port, counters) in self.ports.iter_mut().zip(&stats.ports) {
                 counters.rx_ring_drops.set(port.rx_ring_drops());
             }

@@ -16,6 +16,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod vip;
+mod workers;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write as _};
@@ -69,6 +70,7 @@ enum Command {
     Vip(vip::Vip),
     Connections(connections::Connections),
     Stats(stats::Stats),
+    Workers(workers::Workers),
     Save(save::Save),
     Completion(completion::Completion),
     /// Is ipvsadm: its options, output and exit status
@@ -138,6 +140,7 @@ async fn execute(command: Command, socket: &Path, output: &mut Output<'_>) -> Re
         Command::Vip(vip) => vip.run(socket, output).await,
         Command::Connections(connections) => connections.run(socket, output).await,
         Command::Stats(stats) => stats.run(socket, output).await,
+        Command::Workers(workers) => workers.run(socket, output).await,
         Command::Save(save) => save.run(socket, output).await,
         Command::Completion(completion) => completion.run(output),
         // It has streams of its own, and was run before these were made.

@@ -1,6 +1,6 @@
 //! `pointsman stats`: what workers, ports and memory do, and why packets were dropped.
 
-mod view;
+pub(super) mod view;
 
 use std::path::Path;
 
@@ -81,7 +81,7 @@ fn text(now: &GetStatsResponse, before: Option<&GetStatsResponse>, all: bool) ->
 
 /// Events per second between two readings, by the director's clock. `None` without a reading before, and when the
 /// director was started anew in between.
-fn rate(now: u64, before: Option<u64>, elapsed: Option<u64>) -> Option<u64> {
+pub(super) fn rate(now: u64, before: Option<u64>, elapsed: Option<u64>) -> Option<u64> {
     let events = now.checked_sub(before?)?;
     let elapsed = elapsed.filter(|elapsed| *elapsed > 0)?;
     u64::try_from(u128::from(events) * 1000 / u128::from(elapsed)).ok()

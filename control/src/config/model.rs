@@ -97,12 +97,14 @@ impl Driver {
     }
 }
 
-/// What a worker does when nothing arrives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a worker does when nothing arrives, from the longest delay to the least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Idle {
     /// Waits in the kernel after some empty polls.
     #[default]
     Sleep,
+    /// Goes on polling for a while, then waits a little, and longer the longer nothing comes.
+    Adaptive,
     /// Goes on polling: the least delay, and a whole core.
     Poll,
 }
@@ -112,6 +114,7 @@ impl Idle {
     pub fn name(self) -> &'static str {
         match self {
             Idle::Sleep => "sleep",
+            Idle::Adaptive => "adaptive",
             Idle::Poll => "poll",
         }
     }

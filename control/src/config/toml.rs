@@ -8,7 +8,8 @@
 //! device = "eth0"                # the Linux interface; default: the name
 //! name = "outside"               # how Pointsman names it; default: the device
 //! driver = "af_packet"           # default
-//! idle = "sleep"                 # or "poll": never sleep, take a whole core; default "sleep"
+//! idle = "sleep"                 # default; "poll": never sleep, take a whole core; "adaptive": poll for about a
+//!                                # millisecond after the last frame, then sleep 50 us, 100 us and so on up to 10 ms
 //!
 //! [workers]                      # fixed at start
 //! cores = [1, 2]                 # one worker on each; default: one worker on the last core
@@ -192,7 +193,8 @@ fn port(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Port {
     let device = section.string("device", remedy, report).unwrap_or_default().to_owned();
     let name = section.string("name", "choose any name", report).unwrap_or_default().to_owned();
     let driver = section.word("driver", &[("af_packet", "af_packet")], report).unwrap_or_default().to_owned();
-    let idle = section.word("idle", &[("sleep", "sleep"), ("poll", "poll")], report).unwrap_or_default();
+    let idle = ["sleep", "adaptive", "poll"].map(|word| (word, word));
+    let idle = section.word("idle", &idle, report).unwrap_or_default();
     section.finish(report);
     v1::Port { name, driver, device, idle: idle.to_owned() }
 }

@@ -3,13 +3,14 @@
 use super::{Answers, Context, refused, stream};
 use crate::{clock, kernel::PortNetwork, refusal::Refusal};
 use pointsman_dataplane::{
+    limits::HANDOFF_RING,
     stats::{Counter, PortCounters},
     verdict::DropReason,
 };
 use pointsman_hugepages::Report;
 use pointsman_proto::v1::{
     DropCount, GetStatsRequest, GetStatsResponse, MemoryReport, Neighbor, PortStats, WatchStatsRequest,
-    WorkerStats, stats_server::Stats,
+    WorkerQueue, WorkerStats, stats_server::Stats,
 };
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -71,7 +72,7 @@ async fn collect(context: &Context) -> GetStatsResponse {
         start.connections_ipv4.map_or(0, |n| n.get()) + start.connections_ipv6.map_or(0, |n| n.get());
     GetStatsResponse {
         generation: in_force.generation,
-        workers: workers(context, capacity),
+        workers: workers(context, capacity, &names),
         ports: ports.map(|(number, port)| port_stats(context, number, port)).collect(),
         drops: DropReason::ALL.iter().map(|reason| drops(context, *reason)).collect(),
         memory: context.memory.iter().map(memory).collect(),
@@ -80,7 +81,7 @@ async fn collect(context: &Context) -> GetStatsResponse {
     }
 }
 
-fn workers(context: &Context, connection_capacity: u64) -> Vec<WorkerStats> {
+fn workers(context: &Context, connection_capacity: u64, ports: &[String]) -> Vec<WorkerStats> {
     let worker = |handle: &crate::workers::Handle| {
         let stats = &handle.shared.stats;
         WorkerStats {
@@ -100,9 +101,40 @@ fn workers(context: &Context, connection_capacity: u64) -> Vec<WorkerStats> {
             connections_expired: stats.connections_expired.get(),
             connections_evicted: stats.connections_evicted.get(),
             connection_capacity,
+            idle: handle.idle.name().into(),
+            busy_nanoseconds: stats.time.busy.get(),
+            empty_nanoseconds: stats.time.empty.get(),
+            asleep_nanoseconds: stats.time.asleep.get(),
+            sleeps: stats.time.sleeps.get(),
+            woken: stats.time.woken.get(),
+            batches: stats.batches.iter().map(Counter::get).collect(),
+            handed_in: stats.handed_in.get(),
+            handoff_fill: stats.handoff_fill.get(),
+            handoff_fill_highest: stats.handoff_fill_highest.get(),
+            handoff_room: HANDOFF_RING as u64,
+            queues: ports
+                .iter()
+                .zip(&stats.ports)
+                .map(|(port, counted)| queue(port, handle, counted))
+                .collect(),
+            warnings: handle.warnings(),
         }
     };
     context.control.workers().iter().map(worker).collect()
+}
+
+/// A worker's queue of a port has the worker's number.
+fn queue(port: &str, handle: &crate::workers::Handle, counted: &PortCounters) -> WorkerQueue {
+    WorkerQueue {
+        port: port.to_owned(),
+        queue: handle.shared.index.into(),
+        rx_packets: counted.rx_packets.get(),
+        rx_bytes: counted.rx_bytes.get(),
+        tx_packets: counted.tx_packets.get(),
+        tx_bytes: counted.tx_bytes.get(),
+        rx_ring_drops: counted.rx_ring_drops.get(),
+        tx_ring_drops: counted.tx_ring_drops.get(),
+    }
 }
 
 fn port_stats(context: &Context, number: usize, port: &PortNetwork) -> PortStats {

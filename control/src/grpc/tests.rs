@@ -139,6 +139,43 @@ async fn a_connection_is_resolved_forwarded_listed_and_counted() {
 }
 
 #[tokio::test]
+async fn workers_tell_their_idle_mode_time_batches_queues_and_warnings() {
+    let mut served = serve_it("workers", WEB, 2).await;
+    let mut client = StatsClient::new(served.channel.clone());
+    // The ARP request for the server is an order to worker 0.
+    served.director.sent().await;
+    served.director.wires[0].push(&syn(5_000));
+    let mut workers = Vec::new();
+    for _ in 0..500 {
+        workers = client.get(GetStatsRequest {}).await.unwrap().into_inner().workers;
+        let taken = workers[0].batches.iter().sum::<u64>() > 0;
+        let given = workers[0].handed_off == workers[1].handed_in;
+        if taken && given && workers.iter().all(|worker| worker.sleeps > 0 && worker.woken > 0) {
+            break;
+        }
+        served.director.control.workers().iter().for_each(crate::workers::Handle::wake);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(workers.len(), 2);
+    for (number, worker) in workers.iter().enumerate() {
+        assert_eq!((worker.core, worker.idle.as_str(), worker.batches.len()), (0, "sleep", 7));
+        assert!(worker.empty_nanoseconds > 0 && worker.asleep_nanoseconds > 0, "{worker:?}");
+        assert!(worker.sleeps > 0 && worker.woken > 0, "{worker:?}");
+        let queues: Vec<_> =
+            worker.queues.iter().map(|queue| (queue.port.as_str(), queue.queue as usize)).collect();
+        assert_eq!(queues, [("eth0", number)]);
+        let other = 1 - number;
+        let shares =
+            format!("worker {number} shares core 0 with worker {other}: give each its own in workers.cores");
+        assert_eq!((worker.handoff_room, &worker.warnings[..]), (1_024, &[shares][..]));
+    }
+    assert_eq!((workers[0].batches[0], workers[0].queues[0].rx_packets), (1, 1));
+    assert_eq!(workers[0].queues[0].rx_bytes, 54);
+    assert!(workers[0].busy_nanoseconds > 0);
+    assert_eq!(workers[0].handed_off, workers[1].handed_in);
+}
+
+#[tokio::test]
 async fn a_refusal_has_a_code_a_sentence_and_details() {
     let served = serve_it("refusal", WEB, 1).await;
     let mut config = ConfigClient::new(served.channel.clone());

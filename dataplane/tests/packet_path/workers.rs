@@ -87,6 +87,39 @@ fn frames_for_an_owner_that_is_behind_are_dropped_and_counted() {
 }
 
 #[test]
+fn a_worker_counts_its_batches_what_it_was_given_and_how_full_its_rings_were() {
+    let mut lab = lab(2);
+    // Seconds begin with the first poll.
+    lab.poll();
+    let port = (1_000..).find(|port| steer::owner(CLIENT, *port, 2) == 1).expect("a port of worker 1");
+    for _ in 0..100 {
+        assert!(lab.stations[0].wires[0].push(&client(port, ACK | SYN).frame()));
+    }
+    // Worker 0 takes a full batch and one of 36, and gives all to worker 1, which takes 32 a poll.
+    let now = lab.now;
+    while lab.stations[0].worker.poll(now) > 0 {}
+    lab.poll();
+    lab.run(1_100);
+    let batches = |station: usize| {
+        let stats = &lab.stations[station].shared.stats;
+        stats.batches.each_ref().map(pointsman_dataplane::stats::Counter::get)
+    };
+    assert_eq!(batches(0), [0, 0, 0, 0, 0, 1, 1]);
+    assert_eq!(batches(1), [0, 0, 1, 0, 0, 3, 0]);
+    let handed = |station: usize| {
+        let stats = &lab.stations[station].shared.stats;
+        (stats.handed_off.get(), stats.handed_in.get())
+    };
+    assert_eq!((handed(0), handed(1)), ((100, 0), (0, 100)));
+    let shared = lab.stations[1].shared.clone();
+    let fill = || (shared.stats.handoff_fill.get(), shared.stats.handoff_fill_highest.get());
+    assert_eq!(fill(), (100, 100));
+    // The next second is quiet.
+    lab.run(1_100);
+    assert_eq!(fill(), (0, 100));
+}
+
+#[test]
 fn a_worker_that_never_rests_does_not_keep_others_from_handing_frames_over() {
     let mut lab = lab(3);
     let owned = |owner| (1_000..).filter(move |port| steer::owner(CLIENT, *port, 3) == owner);

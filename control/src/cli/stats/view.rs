@@ -4,7 +4,7 @@ use pointsman_proto::v1::GetStatsResponse;
 use serde::Serialize;
 
 #[derive(Serialize)]
-pub(super) struct View {
+pub(in crate::cli) struct View {
     generation: u64,
     uptime_milliseconds: u64,
     workers: Vec<Worker>,
@@ -32,6 +32,31 @@ struct Worker {
     connections_expired: u64,
     connections_evicted: u64,
     connection_capacity: u64,
+    idle: String,
+    busy_nanoseconds: u64,
+    empty_nanoseconds: u64,
+    asleep_nanoseconds: u64,
+    sleeps: u64,
+    woken: u64,
+    batches: Vec<u64>,
+    handed_in: u64,
+    handoff_fill: u64,
+    handoff_fill_highest: u64,
+    handoff_room: u64,
+    queues: Vec<Queue>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Queue {
+    port: String,
+    queue: u32,
+    rx_packets: u64,
+    rx_bytes: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+    rx_ring_drops: u64,
+    tx_ring_drops: u64,
 }
 
 #[derive(Serialize)]
@@ -75,7 +100,21 @@ struct Memory {
     warnings: Vec<String>,
 }
 
-pub(super) fn of(reading: &GetStatsResponse) -> View {
+/// Only what `pointsman workers` tells.
+#[derive(Serialize)]
+pub(in crate::cli) struct Workers {
+    uptime_milliseconds: u64,
+    workers: Vec<Worker>,
+}
+
+pub(in crate::cli) fn workers(reading: &GetStatsResponse) -> Workers {
+    Workers {
+        uptime_milliseconds: reading.uptime_milliseconds,
+        workers: reading.workers.iter().map(worker).collect(),
+    }
+}
+
+pub(in crate::cli) fn of(reading: &GetStatsResponse) -> View {
     let drop = |from: &pointsman_proto::v1::DropCount| Drop {
         reason: from.reason.clone(),
         packets: from.packets,
@@ -124,6 +163,32 @@ fn worker(from: &pointsman_proto::v1::WorkerStats) -> Worker {
         connections_expired: from.connections_expired,
         connections_evicted: from.connections_evicted,
         connection_capacity: from.connection_capacity,
+        idle: from.idle.clone(),
+        busy_nanoseconds: from.busy_nanoseconds,
+        empty_nanoseconds: from.empty_nanoseconds,
+        asleep_nanoseconds: from.asleep_nanoseconds,
+        sleeps: from.sleeps,
+        woken: from.woken,
+        batches: from.batches.clone(),
+        handed_in: from.handed_in,
+        handoff_fill: from.handoff_fill,
+        handoff_fill_highest: from.handoff_fill_highest,
+        handoff_room: from.handoff_room,
+        queues: from.queues.iter().map(queue).collect(),
+        warnings: from.warnings.clone(),
+    }
+}
+
+fn queue(from: &pointsman_proto::v1::WorkerQueue) -> Queue {
+    Queue {
+        port: from.port.clone(),
+        queue: from.queue,
+        rx_packets: from.rx_packets,
+        rx_bytes: from.rx_bytes,
+        tx_packets: from.tx_packets,
+        tx_bytes: from.tx_bytes,
+        rx_ring_drops: from.rx_ring_drops,
+        tx_ring_drops: from.tx_ring_drops,
     }
 }
 

@@ -88,6 +88,29 @@ fn every_key_of_what_is_fixed_at_start_reaches_the_model() {
 }
 
 #[test]
+fn a_port_is_told_what_its_workers_do_when_idle() {
+    for (line, idle) in [
+        ("", Idle::Sleep),
+        ("idle = \"sleep\"", Idle::Sleep),
+        ("idle = \"adaptive\"", Idle::Adaptive),
+        ("idle = \"poll\"", Idle::Poll),
+    ] {
+        let configuration = parsed(&format!("[[port]]\ndevice = \"eth0\"\n{line}\n"));
+        assert_eq!(configuration.start.ports[0].idle, idle, "{line}");
+        let sent = pointsman_proto::v1::Configuration::from(&configuration);
+        assert_eq!(crate::config::validate::configuration(&sent), Ok(configuration));
+    }
+    assert_eq!(
+        messages("[[port]]\ndevice = \"eth0\"\nidle = \"nap\"\n"),
+        [
+            "pointsman.toml:3: port[0].idle: expected \"sleep\", \"adaptive\" or \"poll\", found \"nap\"; choose one of them"
+        ]
+    );
+    // A worker has queues of all ports: the one that suffers the least delay decides.
+    assert!(Idle::Sleep < Idle::Adaptive && Idle::Adaptive < Idle::Poll);
+}
+
+#[test]
 fn every_key_of_services_and_servers_reaches_the_model() {
     let services = parsed(EVERY_KEY).services;
     let [sctp, mark] = &services[..] else { panic!("two services") };

@@ -100,11 +100,12 @@ fn port(asked: &v1::Port, at: &str, refusals: &mut Vec<Refusal>) -> Option<Port>
     };
     let idle = match asked.idle.as_str() {
         "" | "sleep" => Some(Idle::Sleep),
+        "adaptive" => Some(Idle::Adaptive),
         "poll" => Some(Idle::Poll),
         other => {
             refusals.push(Refusal::invalid(
                 format!("{at}.idle"),
-                format!("expected \"sleep\" or \"poll\", found \"{other}\""),
+                format!("expected \"sleep\", \"adaptive\" or \"poll\", found \"{other}\""),
                 "leave it out to sleep when idle",
             ));
             None

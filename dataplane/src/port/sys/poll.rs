@@ -4,19 +4,24 @@
 #![allow(unsafe_code)]
 
 use crate::limits::MAX_PORTS;
-use std::os::fd::RawFd;
+use std::{os::fd::RawFd, time::Duration};
 
 /// Sleeps until a frame waits at one of `fds` (those beyond [`MAX_PORTS`] are not looked at), `millis` have passed, or
 /// a signal comes. Returns whether a frame, or an error, waits.
 pub fn wait(fds: &[RawFd], millis: u32) -> bool {
+    wait_for(fds, Duration::from_millis(millis.into()))
+}
+
+/// The same for a time that may be shorter than a millisecond; the kernel adds some 50 microseconds.
+pub fn wait_for(fds: &[RawFd], longest: Duration) -> bool {
     let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_PORTS];
     let count = fds.len().min(MAX_PORTS);
     for (entry, fd) in polled.iter_mut().zip(fds) {
         entry.fd = *fd;
     }
     let timeout = libc::timespec {
-        tv_sec: libc::time_t::from(millis / 1_000),
-        tv_nsec: libc::c_long::from(millis % 1_000) * 1_000_000,
+        tv_sec: libc::time_t::try_from(longest.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(longest.subsec_nanos()),
     };
     // SAFETY: `polled` has at least `count` entries; a null mask leaves the signals as they are.
     let ready = unsafe {
