@@ -4,7 +4,7 @@ use crate::{
     announce::announcements,
     clock,
     config::{
-        compile::{Compiler, pending},
+        compile::{Compiler, Steps, pending},
         diff::diff,
         model::{Configuration, Start},
         slots::{DestinationKey, Moment},
@@ -187,6 +187,15 @@ impl Control {
         terms: Terms,
         change: impl FnOnce(&mut Configuration) -> Result<(), Error> + Send + 'static,
     ) -> Result<Applied, Error> {
+        self.change_in_steps(terms, |configuration| change(configuration).map(|()| Steps::default())).await
+    }
+
+    /// The same for a change that is made of several.
+    pub async fn change_in_steps(
+        self: &Arc<Self>,
+        terms: Terms,
+        change: impl FnOnce(&mut Configuration) -> Result<Steps, Error> + Send + 'static,
+    ) -> Result<Applied, Error> {
         // On its own, because a client that hangs up must not leave a change half done.
         let this = self.clone();
         match tokio::spawn(async move { this.change_whole(terms, change).await }).await {
@@ -198,7 +207,7 @@ impl Control {
     async fn change_whole(
         &self,
         terms: Terms,
-        change: impl FnOnce(&mut Configuration) -> Result<(), Error>,
+        change: impl FnOnce(&mut Configuration) -> Result<Steps, Error>,
     ) -> Result<Applied, Error> {
         let state = &mut *self.state.lock().await;
         if let Some(expected) = terms.expected_generation
@@ -207,12 +216,12 @@ impl Control {
             return Err(generation_moved(expected, state.generation).into());
         }
         let mut new = (*state.configuration).clone();
-        change(&mut new)?;
+        let steps = change(&mut new)?;
         same_start(&state.configuration.start, &new.start).map_err(Error::Refused)?;
         new.start = state.configuration.start.clone();
         let at = self.moment(state);
         state.compiler.check(&new, at)?;
-        let changes = diff(&state.configuration, &new);
+        let changes = changes(&state.configuration, &new, &steps);
         let mut warnings = warnings(&new, &state.network);
         if !terms.all_warnings && !warnings.is_empty() {
             let known = self::warnings(&state.configuration, &state.network);
@@ -223,9 +232,9 @@ impl Control {
         }
         let old = state.configuration.clone();
         state.configuration = Arc::new(new);
-        if let Err(late) = self.publish(state).await {
+        if let Err(late) = self.publish(state, &steps).await {
             state.configuration = old;
-            self.put(state);
+            self.put(state, &Steps::default());
             return Err(late);
         }
         state.generation += 1;
@@ -242,9 +251,10 @@ impl Control {
     }
 
     /// Compiles and publishes what is in the state, and wakes the workers.
-    fn put(&self, state: &mut State) {
+    fn put(&self, state: &mut State, steps: &Steps) {
         let at = self.moment(state);
-        let snapshot = state.compiler.compile(&state.configuration, &state.network, at);
+        let snapshot = state.compiler.compile_steps(&state.configuration, steps, &state.network, at);
+        state.accounts.end(steps.reborn.iter().copied());
         let keys = state.configuration.services.iter().map(|service| service.key);
         state.accounts.follow(keys, state.compiler.slots().all(), |slot| counted(&self.shared, slot));
         state.compiled = at.generation;
@@ -255,8 +265,8 @@ impl Control {
     }
 
     /// The same, and waits until every worker runs it.
-    async fn publish(&self, state: &mut State) -> Result<(), Error> {
-        self.put(state);
+    async fn publish(&self, state: &mut State, steps: &Steps) -> Result<(), Error> {
+        self.put(state, steps);
         let deadline = clock::now().0 + PATIENCE.0;
         for worker in &self.workers {
             while worker.shared.stats.generation.get() < state.compiled {
@@ -313,7 +323,7 @@ impl Control {
             return Ok(false);
         }
         state.network = network;
-        self.publish(state).await.map(|()| true)
+        self.publish(state, &Steps::default()).await.map(|()| true)
     }
 
     /// What the kernel knew last.
@@ -371,6 +381,18 @@ impl Control {
             destinations,
         }
     }
+}
+
+/// One line a change. A service that was deleted and added again is both, even if it looks the same.
+fn changes(old: &Configuration, new: &Configuration, steps: &Steps) -> Vec<String> {
+    if steps.reborn.is_empty() {
+        return diff(old, new);
+    }
+    let mut stayed = old.clone();
+    stayed.services.retain(|service| !steps.reborn.contains(&service.key));
+    let mut lines = diff(old, &stayed);
+    lines.extend(diff(&stayed, new));
+    lines
 }
 
 fn generation_moved(expected: u64, found: u64) -> Refusal {

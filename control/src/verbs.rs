@@ -2,6 +2,10 @@
 //!
 //! A verb is pure: it gets the configuration in force and a request, and changes the copy that is to be applied.
 
+mod batch;
+
+pub use batch::{MOST_VERBS, batch};
+
 use crate::{
     config::{
         model::{Configuration, MAX_SECONDS, ServiceKey},
@@ -11,7 +15,7 @@ use crate::{
 };
 use pointsman_dataplane::limits::{MAX_DESTINATIONS, MAX_SERVICES};
 use pointsman_proto::v1;
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// `-A`
 pub fn add_service(config: &mut Configuration, asked: &v1::Service) -> Result<(), Refusal> {
@@ -28,7 +32,7 @@ pub fn add_service(config: &mut Configuration, asked: &v1::Service) -> Result<()
         return Err(capacity("service", "services", MAX_SERVICES));
     }
     let service = first(|refusals| validate::service(asked, "service", refusals))?;
-    config.services.push(service);
+    config.services.push(Arc::new(service));
     Ok(())
 }
 
@@ -37,8 +41,9 @@ pub fn edit_service(config: &mut Configuration, asked: &v1::Service) -> Result<(
     let key = key(asked.key.as_ref())?;
     let place = find(config, &key, Code::NoSuchService)?;
     let new = first(|refusals| validate::service(asked, "service", refusals))?;
-    let servers = std::mem::take(&mut config.services[place].servers);
-    config.services[place] = crate::config::model::Service { servers, ..new };
+    let service = Arc::make_mut(&mut config.services[place]);
+    let servers = std::mem::take(&mut service.servers);
+    *service = crate::config::model::Service { servers, ..new };
     Ok(())
 }
 
@@ -75,7 +80,7 @@ pub fn add_server(
     if full {
         return Err(capacity("server", "servers", MAX_DESTINATIONS));
     }
-    service.servers.push(server);
+    Arc::make_mut(service).servers.push(server);
     Ok(())
 }
 
@@ -89,7 +94,7 @@ pub fn edit_server(
     let service = &mut config.services[place];
     let server = first(|refusals| validate::server(asked, service, "server", refusals))?;
     match service.position(server.address, server.port) {
-        Some(at) => service.servers[at] = server,
+        Some(at) => Arc::make_mut(service).servers[at] = server,
         None => return Err(no_such_destination(&service.key, server.address, server.port)),
     }
     Ok(())
@@ -116,7 +121,7 @@ pub fn delete_server(
         })?,
     };
     match service.position(address, port) {
-        Some(at) => service.servers.remove(at),
+        Some(at) => Arc::make_mut(service).servers.remove(at),
         None => return Err(no_such_destination(&service.key, address, port)),
     };
     Ok(())

@@ -27,7 +27,7 @@ async fn a_change_is_in_force_on_every_worker_when_it_is_answered() {
         let weight = u32::try_from(generation).unwrap();
         let change = move |configuration: &mut Configuration| {
             *configuration = parsed(WEB);
-            configuration.services[0].servers[0].weight = Weight::new(weight).unwrap();
+            Arc::make_mut(&mut configuration.services[0]).servers[0].weight = Weight::new(weight).unwrap();
             Ok(())
         };
         let applied = director.control.change(Terms::default(), change).await.unwrap();
@@ -96,7 +96,7 @@ async fn more_destinations_than_there_are_slots_are_refused() {
     let mut configuration = parsed(WEB);
     let server = configuration.services[0].servers[0].clone();
     let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n).into();
-    configuration.services[0].servers =
+    Arc::make_mut(&mut configuration.services[0]).servers =
         (0..65_537).map(|n| crate::config::model::Server { address: address(n), ..server.clone() }).collect();
     let refused = director.control.change(Terms::default(), replace(configuration)).await;
     assert_eq!(codes(refused), [Code::Capacity]);
@@ -128,7 +128,7 @@ async fn a_virtual_address_that_comes_up_is_announced_once() {
         (&[255; 6][..], &[8, 6][..], &[10, 0, 0, 100][..])
     );
     let change = |configuration: &mut Configuration| {
-        configuration.services[0].servers.clear();
+        Arc::make_mut(&mut configuration.services[0]).servers.clear();
         Ok(())
     };
     director.control.change(Terms::default(), change).await.unwrap();

@@ -5,17 +5,21 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use pointsman_proto::v1::{
-    AddServerRequest, AddServiceRequest, DeleteServerRequest, DeleteServiceRequest, EditServerRequest,
-    EditServiceRequest, FlushRequest, GetTimeoutsRequest, ListConnectionsRequest, ListRequest,
-    SetTimeoutsRequest, ZeroRequest,
+    AddServerRequest, AddServiceRequest, BatchRequest, DeleteServerRequest, DeleteServiceRequest,
+    EditServerRequest, EditServiceRequest, FlushRequest, GetTimeoutsRequest, ListConnectionsRequest,
+    ListRequest, SetTimeoutsRequest, Verb, ZeroRequest, verb::Verb as Kind,
 };
+use tonic::Code::{ResourceExhausted, Unimplemented};
 
 use super::EXIT_PIPE_CLOSED;
 use super::client::{Director, Unreachable};
 use crate::compat::ipvsadm::{
     self as text, Command, EXIT_LIST, EXIT_REFUSED, EXIT_USAGE, Format, Listing, Names, UsageError,
-    refusal_text,
+    refusal_sentence, refusal_text,
 };
+
+/// Changes in one call of a restore.
+const BATCH: usize = 1_000;
 
 /// Where the program reads and writes.
 pub struct Streams<'a> {
@@ -131,42 +135,110 @@ impl Session<'_> {
             let message = "ipvsadm-restore takes no arguments; it reads rules from stdin".to_owned();
             return Err(End::Said(message, 1));
         }
-        self.execute(Command::Clear).await?;
-        self.restore_lines(|line| !line.starts_with('#')).await
+        self.restore_lines(vec![Kind::Flush(FlushRequest {})], |line| !line.starts_with('#')).await
     }
 
     async fn restore(&mut self) -> Result<(), End> {
-        self.restore_lines(|_| true).await
+        self.restore_lines(Vec::new(), |_| true).await
     }
 
-    /// A refusal of the director is told and the next line read; a mistake of usage ends it. The status is that of
-    /// the last line.
-    async fn restore_lines(&mut self, wanted: impl Fn(&str) -> bool) -> Result<(), End> {
+    /// A refusal of the director is told and the next line read; a mistake of usage ends it, with the lines before it in
+    /// force. The status is that of the last line. `waiting`: what comes before the first line.
+    ///
+    /// Changes go to the director many at a time: each call costs what it takes until every worker runs a change.
+    async fn restore_lines(
+        &mut self,
+        mut waiting: Vec<Kind>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<(), End> {
         let mut status = 0;
+        loop {
+            let command = match self.next_command(&wanted) {
+                Ok(Some(command)) => command,
+                last => {
+                    status = self.send(&mut waiting).await?.unwrap_or(status);
+                    last?;
+                    break;
+                }
+            };
+            match verb(command) {
+                Ok(verb) => {
+                    waiting.push(verb);
+                    if waiting.len() >= BATCH {
+                        status = self.send(&mut waiting).await?.unwrap_or(status);
+                    }
+                }
+                Err(other) => {
+                    self.send(&mut waiting).await?;
+                    let done = self.execute(other).await;
+                    status = self.told(done)?;
+                }
+            }
+        }
+        if status == 0 { Ok(()) } else { Err(End::Said(String::new(), status)) }
+    }
+
+    /// The next line of the input that says something.
+    fn next_command(&mut self, wanted: &impl Fn(&str) -> bool) -> Result<Option<Command>, End> {
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
             if self.streams.input.read_until(b'\n', &mut bytes)? == 0 {
-                break;
+                return Ok(None);
             }
             let line = String::from_utf8_lossy(&bytes);
             let Some(args) = text::arguments(&line).filter(|_| wanted(&line)) else {
                 continue;
             };
-            let command = match text::parse(&args, self.names)? {
-                Command::Restore => return Err(UsageError::nested_restore().into()),
-                command => command,
-            };
-            status = match self.execute(command).await {
-                Ok(()) => 0,
-                Err(End::Said(message, exit)) if self.director.is_some() => {
-                    let _ = writeln!(self.streams.err, "{message}");
-                    exit
-                }
-                Err(end) => return Err(end),
+            return match text::parse(&args, self.names)? {
+                Command::Restore => Err(UsageError::nested_restore().into()),
+                command => Ok(Some(command)),
             };
         }
-        if status == 0 { Ok(()) } else { Err(End::Said(String::new(), status)) }
+    }
+
+    /// Sends the changes that wait, and tells each refusal. Returns the status of the last one, if there was one.
+    async fn send(&mut self, waiting: &mut Vec<Kind>) -> Result<Option<u8>, End> {
+        let verbs = std::mem::take(waiting);
+        if verbs.is_empty() {
+            return Ok(None);
+        }
+        let director = self.director().await?;
+        let request =
+            BatchRequest { verbs: verbs.iter().map(|verb| Verb { verb: Some(verb.clone()) }).collect() };
+        let mut status = 0;
+        match director.lvs().batch(request).await {
+            Ok(answer) => {
+                for result in answer.into_inner().results {
+                    let done = match result.refusal {
+                        Some(refusal) => Err(End::Said(refusal_sentence(&refusal), EXIT_REFUSED)),
+                        None => Ok(()),
+                    };
+                    status = self.told(done)?;
+                }
+            }
+            // There is no room for all, or the director is older than this call: as far as it goes, one by one.
+            Err(refused) if matches!(refused.code(), ResourceExhausted | Unimplemented) => {
+                for verb in verbs {
+                    let done = self.change(verb).await;
+                    status = self.told(done)?;
+                }
+            }
+            Err(refused) => status = self.told(Err(refused.into()))?,
+        }
+        Ok(Some(status))
+    }
+
+    /// Tells why a line failed at the director, which does not end a restore. Returns its status.
+    fn told(&mut self, done: Result<(), End>) -> Result<u8, End> {
+        match done {
+            Ok(()) => Ok(0),
+            Err(End::Said(message, exit)) if self.director.is_some() => {
+                let _ = writeln!(self.streams.err, "{message}");
+                Ok(exit)
+            }
+            Err(end) => Err(end),
+        }
     }
 
     async fn execute(&mut self, command: Command) -> Result<(), End> {
@@ -188,50 +260,33 @@ impl Session<'_> {
             )),
             Command::StopDaemon => Err(End::Said("No daemon is running".to_owned(), EXIT_REFUSED)),
             Command::Restore => Err(UsageError::nested_restore().into()),
-            change => self.change(change).await,
+            Command::Zero(service) => {
+                self.director().await?.lvs().zero(ZeroRequest { service }).await?;
+                Ok(())
+            }
+            change => match verb(change) {
+                Ok(verb) => self.change(verb).await,
+                // All others are above.
+                Err(_) => Ok(()),
+            },
         }
     }
 
     /// The warnings of a change are not printed: the original prints nothing. `pointsman show` has them.
-    async fn change(&mut self, command: Command) -> Result<(), End> {
+    async fn change(&mut self, verb: Kind) -> Result<(), End> {
         let mut lvs = self.director().await?.lvs();
-        match command {
-            Command::AddService(service) => {
-                lvs.add_service(AddServiceRequest { service: Some(service) }).await?;
-            }
-            Command::EditService(service) => {
-                lvs.edit_service(EditServiceRequest { service: Some(service) }).await?;
-            }
-            Command::DeleteService(key) => {
-                lvs.delete_service(DeleteServiceRequest { service: Some(key) }).await?;
-            }
-            Command::Clear => {
-                lvs.flush(FlushRequest {}).await?;
-            }
-            Command::AddServer(key, server) => {
-                lvs.add_server(AddServerRequest { service: Some(key), server: Some(server) }).await?;
-            }
-            Command::EditServer(key, server) => {
-                lvs.edit_server(EditServerRequest { service: Some(key), server: Some(server) }).await?;
-            }
-            Command::DeleteServer(key, address, port) => {
-                let request = DeleteServerRequest { service: Some(key), address, port: port.into() };
-                lvs.delete_server(request).await?;
-            }
-            Command::Zero(service) => {
-                lvs.zero(ZeroRequest { service }).await?;
-            }
-            Command::SetTimeouts(timeouts) => {
-                lvs.set_timeouts(SetTimeoutsRequest { timeouts: Some(timeouts) }).await?;
-            }
-            Command::Help
-            | Command::Version
-            | Command::List(..)
-            | Command::Save(_)
-            | Command::StartDaemon
-            | Command::StopDaemon
-            | Command::Restore => {}
-        }
+        match verb {
+            Kind::AddService(request) => lvs.add_service(request).await,
+            Kind::EditService(request) => lvs.edit_service(request).await,
+            Kind::DeleteService(request) => lvs.delete_service(request).await,
+            Kind::Flush(request) => lvs.flush(request).await,
+            Kind::AddServer(request) => lvs.add_server(request).await,
+            Kind::EditServer(request) => lvs.edit_server(request).await,
+            Kind::DeleteServer(request) => lvs.delete_server(request).await,
+            Kind::SetTimeouts(request) => lvs.set_timeouts(request).await,
+            Kind::AddVirtualAddress(request) => lvs.add_virtual_address(request).await,
+            Kind::DeleteVirtualAddress(request) => lvs.delete_virtual_address(request).await,
+        }?;
         Ok(())
     }
 
@@ -295,4 +350,25 @@ impl Session<'_> {
             End::PipeClosed => EXIT_PIPE_CLOSED,
         }
     }
+}
+
+/// The call that a command is, if it changes the configuration; else the command.
+fn verb(command: Command) -> Result<Kind, Command> {
+    Ok(match command {
+        Command::AddService(service) => Kind::AddService(AddServiceRequest { service: Some(service) }),
+        Command::EditService(service) => Kind::EditService(EditServiceRequest { service: Some(service) }),
+        Command::DeleteService(key) => Kind::DeleteService(DeleteServiceRequest { service: Some(key) }),
+        Command::Clear => Kind::Flush(FlushRequest {}),
+        Command::AddServer(key, server) => {
+            Kind::AddServer(AddServerRequest { service: Some(key), server: Some(server) })
+        }
+        Command::EditServer(key, server) => {
+            Kind::EditServer(EditServerRequest { service: Some(key), server: Some(server) })
+        }
+        Command::DeleteServer(key, address, port) => {
+            Kind::DeleteServer(DeleteServerRequest { service: Some(key), address, port: port.into() })
+        }
+        Command::SetTimeouts(timeouts) => Kind::SetTimeouts(SetTimeoutsRequest { timeouts: Some(timeouts) }),
+        other => return Err(other),
+    })
 }

@@ -22,6 +22,8 @@ use clap::Parser as _;
 struct Table {
     services: Vec<ServiceStatus>,
     asked: Vec<String>,
+    /// How many verbs came in each batch.
+    batches: Vec<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -116,6 +118,30 @@ impl Lvs for Small {
     }
     async fn get_timeouts(&self, _: Request<GetTimeoutsRequest>) -> Answer<Timeouts> {
         Ok(Response::new(Timeouts { tcp_seconds: 900, tcp_fin_seconds: 120, udp_seconds: 300 }))
+    }
+    async fn batch(&self, request: Request<BatchRequest>) -> Answer<BatchResponse> {
+        use verb::Verb as Kind;
+        let mut results = Vec::new();
+        for verb in request.into_inner().verbs {
+            let done = match verb.verb.unwrap() {
+                Kind::AddService(request) => self.add_service(Request::new(request)).await,
+                Kind::EditService(request) => self.edit_service(Request::new(request)).await,
+                Kind::DeleteService(request) => self.delete_service(Request::new(request)).await,
+                Kind::Flush(request) => self.flush(Request::new(request)).await,
+                Kind::AddServer(request) => self.add_server(Request::new(request)).await,
+                Kind::EditServer(request) => self.edit_server(Request::new(request)).await,
+                Kind::DeleteServer(request) => self.delete_server(Request::new(request)).await,
+                Kind::SetTimeouts(request) => self.set_timeouts(Request::new(request)).await,
+                Kind::AddVirtualAddress(request) => self.add_virtual_address(Request::new(request)).await,
+                Kind::DeleteVirtualAddress(request) => {
+                    self.delete_virtual_address(Request::new(request)).await
+                }
+            };
+            let refusal = done.err().map(|status| Refusal::decode(status.details()).unwrap());
+            results.push(VerbResult { refusal });
+        }
+        self.0.lock().unwrap().batches.push(results.len());
+        Ok(Response::new(BatchResponse { generation: 9, results, warnings: vec![] }))
     }
     async fn add_virtual_address(
         &self,
@@ -241,6 +267,30 @@ async fn a_restore_goes_on_after_a_refusal_and_ends_at_a_mistake() {
     let (status, _, err) = restore("-R\n").await;
     assert_eq!((status, err.as_str()), (255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n"));
     assert_eq!(served.table.asked(), ["add service", "flush"]);
+}
+
+#[tokio::test]
+async fn a_restore_sends_a_thousand_changes_at_a_time_and_all_that_came_before_another_command_first() {
+    let served = Served::start().await;
+    let mut rules: Vec<String> =
+        (0..1_100).map(|n| format!("-A -t 10.0.{}.{}:80", n / 250, n % 250 + 1)).collect();
+    rules[1_050] = "-D -t 10.9.9.9:80".into();
+    rules.push("-L --timeout".into());
+    rules.push("-A -t 10.0.0.1:80".into());
+    rules.push("-Z".into());
+    let answer = served.ipvsadm(Program::Ipvsadm, "-R", rules.join("\n").as_bytes()).await;
+    let timeouts = "Timeout (tcp tcpfin udp): 900 120 300\n";
+    assert_eq!(answer, says(0, timeouts, "No such service\nService already exists\n"));
+    assert_eq!(served.table.0.lock().unwrap().batches, [1_000, 100, 1]);
+}
+
+#[tokio::test]
+async fn the_lines_before_a_mistake_are_in_force() {
+    let served = Served::start().await;
+    let rules = b"-A -t 10.0.0.1:80\n-D -t 10.0.0.9:80\n-A -t nonsense\n-A -t 10.0.0.2:80\n";
+    let expected = "No such service\nillegal virtual server address[:port] specified\n";
+    assert_eq!(served.ipvsadm(Program::Ipvsadm, "-R", rules).await, says(2, "", expected));
+    assert_eq!(served.table.asked(), ["add service"]);
 }
 
 #[tokio::test]

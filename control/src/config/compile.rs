@@ -4,7 +4,7 @@
 //! schedulers, and the next hops with what is known of their neighbours.
 
 use super::{
-    model::{Configuration, Method, Protocol, Service, ServiceKey, Timeouts},
+    model::{Configuration, Method, Protocol, Server, Service, ServiceKey, Timeouts},
     slots::{DestinationKey, Moment, Slot, Slots},
 };
 use crate::{
@@ -15,6 +15,7 @@ use pointsman_dataplane::{
     limits::MAX_DESTINATIONS,
     scheduler::{Candidate, Scheduler},
     snapshot::{self, Destination, NeighborCell, NextHop, Snapshot},
+    stats::DestinationShared,
     time::{Nanos, Ticks},
 };
 use std::{
@@ -32,6 +33,15 @@ pub struct Compiler {
     slots: Slots,
     next_hops: NextHops,
     schedulers: HashMap<ServiceKey, Scheduler>,
+}
+
+/// What a change that is made of several did on the way, as far as the result does not show it.
+#[derive(Clone, Debug, Default)]
+pub struct Steps {
+    /// Services that were deleted and added again: nothing of the old ones goes on.
+    pub reborn: HashSet<ServiceKey>,
+    /// What services were between the changes, in order. The places of schedulers are carried from one to the next.
+    pub between: HashMap<ServiceKey, Vec<Arc<Service>>>,
 }
 
 impl Default for Compiler {
@@ -66,6 +76,19 @@ impl Compiler {
 
     /// Compiles a configuration that [`Compiler::check`] has found room for.
     pub fn compile(&mut self, configuration: &Configuration, network: &Network, at: Moment) -> Snapshot {
+        self.compile_steps(configuration, &Steps::default(), network, at)
+    }
+
+    /// The same for a change that was made in steps.
+    pub fn compile_steps(
+        &mut self,
+        configuration: &Configuration,
+        steps: &Steps,
+        network: &Network,
+        at: Moment,
+    ) -> Snapshot {
+        self.slots.end(&steps.reborn, at);
+        steps.reborn.iter().for_each(|key| drop(self.schedulers.remove(key)));
         let keys = destinations(configuration);
         let services: HashSet<ServiceKey> =
             configuration.services.iter().map(|service| service.key).collect();
@@ -92,8 +115,8 @@ impl Compiler {
                 let (weight, shared) = (server.weight.get(), slot.shared.clone());
                 candidates.push(Candidate { slot: number, weight, shared });
             }
-            let previous = self.schedulers.get(&service.key);
-            let scheduler = Scheduler::compile(service.scheduler, candidates, previous);
+            let previous = self.after_steps(&service.key, steps.between.get(&service.key));
+            let scheduler = Scheduler::compile(service.scheduler, candidates, previous.as_ref());
             schedulers.insert(service.key, scheduler.clone());
             let key = packets(&service.key);
             if let Some(key) = key {
@@ -115,6 +138,28 @@ impl Compiler {
         }
     }
 
+    /// A service's scheduler after the steps before the last one.
+    fn after_steps(&self, key: &ServiceKey, steps: Option<&Vec<Arc<Service>>>) -> Option<Scheduler> {
+        let mut scheduler = self.schedulers.get(key).cloned();
+        // Servers that came and went on the way have no slot: here they need but be told apart.
+        let mut passing: HashMap<DestinationKey, Arc<DestinationShared>> = HashMap::new();
+        for step in steps.into_iter().flatten() {
+            let candidate = |server: &Server| {
+                let key = DestinationKey { service: *key, address: server.address, port: server.port };
+                let slot = self.slots.find(&key);
+                let known = slot.and_then(|slot| self.slots.all().get(slot as usize));
+                let shared = match known {
+                    Some(known) => known.shared.clone(),
+                    None => passing.entry(key).or_default().clone(),
+                };
+                Candidate { slot: slot.unwrap_or(u32::MAX), weight: server.weight.get(), shared }
+            };
+            let candidates = step.servers.iter().map(candidate).collect();
+            scheduler = Some(Scheduler::compile(step.scheduler, candidates, scheduler.as_ref()));
+        }
+        scheduler
+    }
+
     /// The destinations by slot, without what only a configured one has.
     fn empty_destinations(&self) -> Vec<Destination> {
         let destination = |slot: &Slot| Destination {
@@ -131,7 +176,7 @@ impl Compiler {
 }
 
 fn destinations(configuration: &Configuration) -> Vec<DestinationKey> {
-    let of = |service: &Service| {
+    let of = |service: &Arc<Service>| {
         let key = service.key;
         let key = move |(address, port)| DestinationKey { service: key, address, port };
         service.servers.iter().map(|server| (server.address, server.port)).map(key).collect::<Vec<_>>()

@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt::Display,
     net::SocketAddr,
+    sync::Arc,
 };
 
 /// The changes that make `new` of `old`, one line each; empty if there are none.
@@ -19,13 +20,14 @@ pub fn diff(old: &Configuration, new: &Configuration) -> Vec<String> {
     for address in new.virtual_addresses.difference(&old.virtual_addresses) {
         lines.push(format!("+ virtual address {address}"));
     }
-    let before: HashMap<&ServiceKey, &Service> = old.services.iter().map(|s| (&s.key, s)).collect();
+    let before: HashMap<&ServiceKey, &Arc<Service>> = old.services.iter().map(|s| (&s.key, s)).collect();
     let after: HashSet<&ServiceKey> = new.services.iter().map(|s| &s.key).collect();
     for service in old.services.iter().filter(|service| !after.contains(&service.key)) {
         lines.push(format!("- service {}", service.key));
     }
     for service in &new.services {
         match before.get(&service.key) {
+            // The same `Arc` is not looked into.
             Some(old) if *old == service => {}
             Some(old) => changed_service(old, service, &mut lines),
             None => {

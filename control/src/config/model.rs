@@ -9,6 +9,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU16, NonZeroU32, NonZeroU64},
+    sync::Arc,
 };
 
 /// The longest timeout and persistence of the originals, in seconds: 31 days.
@@ -21,8 +22,8 @@ pub struct Configuration {
     pub start: Start,
     /// How long connections live without a packet.
     pub timeouts: Timeouts,
-    /// In the order in which they were added.
-    pub services: Vec<Service>,
+    /// In the order in which they were added. What a change leaves alone is shared by both configurations.
+    pub services: Vec<Arc<Service>>,
     /// Virtual addresses that are up without a service.
     pub virtual_addresses: BTreeSet<IpAddr>,
 }

@@ -108,6 +108,19 @@ impl Slots {
         wanted.iter().map(|key| self.revive(key).or_else(|| self.take(*key, &mut free))).collect()
     }
 
+    /// Takes the slots of whole services away: those that are added again under their keys begin anew.
+    pub fn end(&mut self, services: &HashSet<ServiceKey>, at: Moment) {
+        for slot in self.slots.iter_mut().filter(|_| !services.is_empty()) {
+            if matches!(slot.presence, Presence::Present | Presence::Removed)
+                && services.contains(&slot.key.service)
+            {
+                slot.presence = Presence::ServiceGone;
+                slot.removed = (at.now, at.generation);
+                self.by_key.remove(&slot.key);
+            }
+        }
+    }
+
     fn remove_others(&mut self, wanted: &[DestinationKey], services: &HashSet<ServiceKey>, at: Moment) {
         let wanted: HashSet<&DestinationKey> = wanted.iter().collect();
         for slot in &mut self.slots {

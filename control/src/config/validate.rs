@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
 };
 
 /// A whole configuration.
@@ -91,7 +92,7 @@ fn timeouts(asked: &v1::ConnectionTimeouts, refusals: &mut Vec<Refusal>) -> Opti
     (refusals.len() == before).then_some(timeouts)
 }
 
-fn services(asked: &[v1::ServiceConfiguration], refusals: &mut Vec<Refusal>) -> Vec<Service> {
+fn services(asked: &[v1::ServiceConfiguration], refusals: &mut Vec<Refusal>) -> Vec<Arc<Service>> {
     let mut services = Vec::new();
     let mut keys = HashSet::new();
     at_most("services", asked.len(), MAX_SERVICES, refusals);
@@ -126,7 +127,7 @@ fn services(asked: &[v1::ServiceConfiguration], refusals: &mut Vec<Refusal>) -> 
             }
             service.servers.push(server);
         }
-        services.push(service);
+        services.push(Arc::new(service));
     }
     services
 }

@@ -8,7 +8,7 @@ impl From<&Configuration> for v1::Configuration {
         Self {
             start: Some((&from.start).into()),
             timeouts: Some((&from.timeouts).into()),
-            services: from.services.iter().map(Into::into).collect(),
+            services: from.services.iter().map(|service| (&**service).into()).collect(),
             virtual_addresses: from.virtual_addresses.iter().map(ToString::to_string).collect(),
         }
     }

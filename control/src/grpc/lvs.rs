@@ -82,7 +82,7 @@ impl Lvs for Service {
         let view = self.0.control.view().await;
         let config = &view.configuration;
         let mut services: Vec<&Model> = match &only {
-            None => config.services.iter().collect(),
+            None => config.services.iter().map(|service| &**service).collect(),
             Some(key) => {
                 let place = verbs::find(config, key, Code::NoSuchService).map_err(refused)?;
                 vec![&config.services[place]]
@@ -132,6 +132,33 @@ impl Lvs for Service {
     ) -> Answer<ChangeResponse> {
         let address = request.into_inner().address;
         self.change(move |config| verbs::delete_virtual_address(config, &address)).await
+    }
+
+    async fn batch(&self, request: Request<BatchRequest>) -> Answer<BatchResponse> {
+        let asked = request.into_inner().verbs;
+        if asked.len() > verbs::MOST_VERBS {
+            return Err(refused(Refusal::invalid(
+                "verbs",
+                format!("expected at most {}, found {}", verbs::MOST_VERBS, asked.len()),
+                "send them in several batches",
+            )));
+        }
+        let (sender, results) = tokio::sync::oneshot::channel();
+        let change = move |config: &mut Configuration| {
+            let (results, steps) = verbs::batch(config, &asked);
+            // Nobody listens any more if the client has hung up; the change is made all the same.
+            let _ = sender.send(results);
+            Ok(steps)
+        };
+        let applied = self.0.control.change_in_steps(Terms::default(), change).await.map_err(status)?;
+        let results = results.await.map_err(|_| status(crate::apply::Error::Ending))?;
+        let result =
+            |result: Result<(), Refusal>| VerbResult { refusal: result.err().map(super::encode_refusal) };
+        Ok(Response::new(BatchResponse {
+            generation: applied.generation,
+            results: results.into_iter().map(result).collect(),
+            warnings: applied.warnings,
+        }))
     }
 }
 

@@ -108,9 +108,12 @@ fn refused(refusal: Refusal) -> Status {
         Code::Invalid | Code::Unspecified => tonic::Code::InvalidArgument,
     };
     let message = refusal.to_string();
-    let Refusal { code: kind, field, reason, remedy } = refusal;
-    let details = v1::Refusal { code: kind.into(), field, reason, remedy };
-    Status::with_details(code, message, details.encode_to_vec().into())
+    Status::with_details(code, message, encode_refusal(refusal).encode_to_vec().into())
+}
+
+fn encode_refusal(refusal: Refusal) -> v1::Refusal {
+    let Refusal { code, field, reason, remedy } = refusal;
+    v1::Refusal { code: code.into(), field, reason, remedy }
 }
 
 /// A part of a request that must be there.

@@ -233,3 +233,89 @@ async fn watchers_see_each_change_and_pending_features_are_said() {
     let list = lvs.list(ListRequest::default()).await.unwrap().into_inner();
     assert_eq!(list.services[0].pending, [pending]);
 }
+
+fn address(last: u8) -> Option<v1::ServiceKey> {
+    let address = format!("10.0.0.{last}");
+    let key = v1::service_key::Address { protocol: v1::Protocol::Tcp.into(), address, port: 80 };
+    Some(v1::ServiceKey { key: Some(v1::service_key::Key::Address(key)) })
+}
+
+fn add_service(last: u8) -> v1::verb::Verb {
+    let service = v1::Service { key: address(last), scheduler: "rr".into(), ..Default::default() };
+    v1::verb::Verb::AddService(v1::AddServiceRequest { service: Some(service) })
+}
+
+fn add_server(last: u8, server: &str) -> v1::verb::Verb {
+    let server = Some(v1::Server { address: server.into(), ..Default::default() });
+    v1::verb::Verb::AddServer(v1::AddServerRequest { service: address(last), server })
+}
+
+fn batch(verbs: Vec<v1::verb::Verb>) -> v1::BatchRequest {
+    v1::BatchRequest { verbs: verbs.into_iter().map(|verb| v1::Verb { verb: Some(verb) }).collect() }
+}
+
+#[tokio::test]
+async fn a_batch_is_one_generation_with_an_answer_for_each_verb_in_order() {
+    let served = serve_it("batch", "", 2).await;
+    let mut lvs = LvsClient::new(served.channel.clone());
+    let mut request = batch(vec![
+        add_service(1),
+        add_service(1),
+        add_server(1, "10.0.0.12"),
+        add_server(2, "10.0.0.12"),
+        add_service(2),
+        add_server(2, "10.0.0.12"),
+        v1::verb::Verb::DeleteService(v1::DeleteServiceRequest { service: address(1) }),
+    ]);
+    request.verbs.push(v1::Verb::default());
+    let answer = lvs.batch(request).await.unwrap().into_inner();
+    let codes: Vec<Option<Code>> =
+        answer.results.iter().map(|result| result.refusal.as_ref().map(v1::Refusal::code)).collect();
+    assert_eq!(
+        codes,
+        [
+            None,
+            Some(Code::ServiceExists),
+            None,
+            Some(Code::ServiceNotDefined),
+            None,
+            None,
+            None,
+            Some(Code::Invalid)
+        ]
+    );
+    assert_eq!(answer.generation, 2);
+    for worker in served.director.control.workers() {
+        assert_eq!(worker.shared.stats.generation.get(), 2);
+    }
+    let listed = lvs.list(ListRequest::default()).await.unwrap().into_inner();
+    assert_eq!((listed.generation, listed.services.len()), (2, 1));
+    assert_eq!(listed.services[0].service.as_ref().unwrap().key, address(2));
+    // All of it refused: nothing has changed.
+    let answer = lvs.batch(batch(vec![add_service(2)])).await.unwrap().into_inner();
+    assert_eq!((answer.generation, answer.results.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_service_that_a_batch_deletes_and_adds_again_counts_from_0() {
+    let mut served = serve_it("reborn", WEB, 1).await;
+    served.director.sent().await;
+    served.director.wires[0].push(&syn(5_000));
+    served.director.wires[0].push(&arp_reply());
+    served.director.sent().await;
+    let mut lvs = LvsClient::new(served.channel.clone());
+    let flush = v1::verb::Verb::Flush(v1::FlushRequest {});
+    let request = batch(vec![flush, add_service(100), add_server(100, "10.0.0.12")]);
+    assert_eq!(lvs.batch(request).await.unwrap().into_inner().generation, 2);
+    let status = lvs.list(ListRequest::default()).await.unwrap().into_inner().services.remove(0);
+    assert_eq!((status.counters.unwrap().connections, status.servers[0].active_connections), (0, 0));
+}
+
+#[tokio::test]
+async fn a_batch_of_too_many_verbs_is_refused_as_a_whole() {
+    let served = serve_it("many", "", 1).await;
+    let request = batch((0..4_097).map(|_| add_service(1)).collect());
+    let refused = LvsClient::new(served.channel.clone()).batch(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert_eq!(served.director.control.watch().borrow().generation, 1);
+}

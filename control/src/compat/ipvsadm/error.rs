@@ -50,10 +50,14 @@ impl UsageError {
 /// Where the original has one sentence for many causes ("Invalid operation ..."), the director's own reason and
 /// remedy follow on a second line.
 pub fn refusal_text(status: &tonic::Status) -> String {
-    let refusal = match Refusal::decode(status.details()) {
-        Ok(refusal) if refusal.code() != Code::Unspecified => refusal,
-        _ => return status_text(status),
-    };
+    match Refusal::decode(status.details()) {
+        Ok(refusal) if refusal.code() != Code::Unspecified => refusal_sentence(&refusal),
+        _ => status_text(status),
+    }
+}
+
+/// The same for a refusal that did not come as a status.
+pub fn refusal_sentence(refusal: &Refusal) -> String {
     match refusal.code() {
         Code::ServiceExists => "Service already exists".to_owned(),
         Code::NoSuchService => "No such service".to_owned(),
@@ -62,12 +66,12 @@ pub fn refusal_text(status: &tonic::Status) -> String {
         Code::DestinationExists => "Destination already exists".to_owned(),
         Code::NoSuchDestination => "No such destination".to_owned(),
         Code::ThresholdRange => "Numerical result out of range".to_owned(),
-        Code::Capacity => explained("Memory allocation problem", &refusal),
+        Code::Capacity => explained("Memory allocation problem", refusal),
         Code::Invalid | Code::Unspecified => {
-            explained("Invalid operation.  Possibly wrong module version, address not unicast, ...", &refusal)
+            explained("Invalid operation.  Possibly wrong module version, address not unicast, ...", refusal)
         }
         Code::NoSuchAddress | Code::AddressExists | Code::Generation => {
-            explained("Invalid argument", &refusal)
+            explained("Invalid argument", refusal)
         }
     }
 }

@@ -23,7 +23,7 @@ mod restore;
 mod tests;
 
 pub use command::{Columns, Command, Format, Listing};
-pub use error::{EXIT_LIST, EXIT_REFUSED, EXIT_USAGE, UsageError, refusal_text};
+pub use error::{EXIT_LIST, EXIT_REFUSED, EXIT_USAGE, UsageError, refusal_sentence, refusal_text};
 pub use help::{HELP, VERSION};
 pub use names::{Names, NoNames, SystemNames};
 pub use output::{connection_line, connections_title, rules_text, services_text, timeouts_text};
