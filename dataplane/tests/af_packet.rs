@@ -2,14 +2,14 @@
 //!
 //! Each test starts itself again in a user and network namespace of its own, where it may do all that root may, and makes
 //! pairs of virtual Ethernet interfaces there. Tests that need other machines put an interface's other end into the
-//! network namespace of a child process.
+//! network namespace of a child process. What the ring has to do with is tried with both kinds of it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use pointsman_dataplane::{
     port::{
         Frames, Port,
-        af_packet::{AfPacket, Error, Settings},
+        af_packet::{AfPacket, Counters, Error, ReceiveRing, Settings},
         sys::poll,
     },
     steer,
@@ -64,8 +64,18 @@ fn pool() -> Pool {
     Pool::new("test", PoolOptions { buffers: 1_024, room: 1_856, memory }).unwrap()
 }
 
-fn open(device: &str) -> AfPacket {
-    AfPacket::open(&Settings::new(device)).unwrap()
+fn open(device: &str, receive_ring: ReceiveRing) -> AfPacket {
+    AfPacket::open(&Settings { receive_ring, ..Settings::new(device) }).unwrap()
+}
+
+/// Does this with both kinds of receive ring, and new interfaces each time.
+fn with_both_rings(test: impl Fn(ReceiveRing)) {
+    for ring in [ReceiveRing::Frames, ReceiveRing::Blocks] {
+        println!("{ring:?}");
+        veth("va", "vb");
+        test(ring);
+        ip("link del va");
+    }
 }
 
 /// A frame of `len` bytes of an EtherType for experiments, from here to everybody.
@@ -109,22 +119,23 @@ fn frames_of_all_sizes_cross_unchanged_and_in_order() {
     if !inside("frames_of_all_sizes_cross_unchanged_and_in_order") {
         return;
     }
-    veth("va", "vb");
-    let (mut a, mut b, mut pool) = (open("va"), open("vb"), pool());
-    let sent: Vec<_> = (0..1_455).map(|n| frame(60 + n, n as u8)).collect();
-    for part in sent.chunks(500) {
-        assert_eq!(send(&mut a, &mut pool, part), part.len());
-        assert!(receive(&mut b, &mut pool, part.len()) == part);
-    }
-    // And round the ring several times.
-    for round in 0..100 {
-        let part: Vec<_> = (0..192).map(|n| frame(60 + n, round)).collect();
-        assert_eq!(send(&mut b, &mut pool, &part), part.len());
-        assert!(receive(&mut a, &mut pool, part.len()) == part, "round {round}");
-    }
-    assert_eq!((a.rx_ring_drops(), b.rx_ring_drops()), (0, 0));
-    assert_eq!(receive(&mut b, &mut pool, 1).len(), 0, "a port does not hear itself");
-    assert_eq!(pool.available(), pool.capacity());
+    with_both_rings(|ring| {
+        let (mut a, mut b, mut pool) = (open("va", ring), open("vb", ring), pool());
+        let sent: Vec<_> = (0..1_455).map(|n| frame(60 + n, n as u8)).collect();
+        for part in sent.chunks(500) {
+            assert_eq!(send(&mut a, &mut pool, part), part.len());
+            assert!(receive(&mut b, &mut pool, part.len()) == part);
+        }
+        // And round the ring several times.
+        for round in 0..100 {
+            let part: Vec<_> = (0..192).map(|n| frame(60 + n, round)).collect();
+            assert_eq!(send(&mut b, &mut pool, &part), part.len());
+            assert!(receive(&mut a, &mut pool, part.len()) == part, "round {round}");
+        }
+        assert_eq!((a.rx_ring_drops(), b.rx_ring_drops()), (0, 0));
+        assert_eq!(receive(&mut b, &mut pool, 1).len(), 0, "a port does not hear itself");
+        assert_eq!(pool.available(), pool.capacity());
+    });
 }
 
 #[test]
@@ -132,21 +143,22 @@ fn vlan_tags_that_the_kernel_strips_are_put_back() {
     if !inside("vlan_tags_that_the_kernel_strips_are_put_back") {
         return;
     }
-    veth("va", "vb");
-    let (mut a, mut b, mut pool) = (open("va"), open("vb"), pool());
-    let tagged = |tags: &[u8]| {
-        let mut frame = frame(100, 1);
-        frame.splice(12..12, tags.iter().copied());
-        frame
-    };
-    let sent = [
-        tagged(b"\x81\0\x60\x05"),
-        tagged(b"\x88\xa8\0\x07\x81\0\x0f\xfe"),
-        tagged(b"\x81\0\0\0"),
-        tagged(b""),
-    ];
-    assert_eq!(send(&mut a, &mut pool, &sent), 4);
-    assert_eq!(receive(&mut b, &mut pool, 4), sent);
+    with_both_rings(|ring| {
+        let (mut a, mut b, mut pool) = (open("va", ring), open("vb", ring), pool());
+        let tagged = |tags: &[u8]| {
+            let mut frame = frame(100, 1);
+            frame.splice(12..12, tags.iter().copied());
+            frame
+        };
+        let sent = [
+            tagged(b"\x81\0\x60\x05"),
+            tagged(b"\x88\xa8\0\x07\x81\0\x0f\xfe"),
+            tagged(b"\x81\0\0\0"),
+            tagged(b""),
+        ];
+        assert_eq!(send(&mut a, &mut pool, &sent), 4);
+        assert_eq!(receive(&mut b, &mut pool, 4), sent);
+    });
 }
 
 #[test]
@@ -155,8 +167,9 @@ fn a_full_receive_ring_counts_what_is_lost() {
         return;
     }
     veth("va", "vb");
-    let (mut a, mut pool) = (open("va"), pool());
-    let mut b = AfPacket::open(&Settings { rx_slots: 256, ..Settings::new("vb") }).unwrap();
+    let (mut a, mut pool) = (open("va", ReceiveRing::Frames), pool());
+    let rings = Settings { rx_slots: 256, receive_ring: ReceiveRing::Frames, ..Settings::new("vb") };
+    let mut b = AfPacket::open(&rings).unwrap();
     let sent: Vec<_> = (0..600).map(|n| frame(60, n as u8)).collect();
     assert_eq!(send(&mut a, &mut pool, &sent), 600);
     assert_eq!(receive(&mut b, &mut pool, 600), sent[..256]);
@@ -167,18 +180,75 @@ fn a_full_receive_ring_counts_what_is_lost() {
 }
 
 #[test]
+fn a_full_ring_of_blocks_counts_what_is_lost_and_goes_on() {
+    if !inside("a_full_ring_of_blocks_counts_what_is_lost_and_goes_on") {
+        return;
+    }
+    veth("va", "vb");
+    let (mut a, mut pool) = (open("va", ReceiveRing::Blocks), pool());
+    // The least that there is: 1 MiB, for 655 frames of 1500 bytes with their headers (92 bytes, at multiples of 8), or
+    // fewer where blocks were handed over before they were full.
+    let rings = Settings { rx_slots: 64, receive_ring: ReceiveRing::Blocks, ..Settings::new("vb") };
+    let mut b = AfPacket::open(&rings).unwrap();
+    let sent: Vec<_> = (0..1_000).map(|n| frame(1_500, n as u8)).collect();
+    let mut lost = 0;
+    for round in 1..=2 {
+        assert_eq!(send(&mut a, &mut pool, &sent), 1_000);
+        let received = receive(&mut b, &mut pool, 1_000);
+        assert!((1..=656).contains(&received.len()), "{}", received.len());
+        assert!(received == sent[..received.len()]);
+        lost += 1_000 - received.len() as u64;
+        assert_eq!(b.rx_ring_drops(), lost);
+        assert_eq!(b.rx_ring_drops(), lost, "they are counted once");
+        let counters = b.counters();
+        assert_eq!((counters.ring_drops, counters.ring_freezes, counters.oversize), (lost, round, 0));
+        assert_eq!(send(&mut a, &mut pool, &sent[..100]), 100);
+        assert!(receive(&mut b, &mut pool, 100) == sent[..100]);
+    }
+}
+
+#[test]
+fn a_batch_may_end_inside_of_a_block() {
+    if !inside("a_batch_may_end_inside_of_a_block") {
+        return;
+    }
+    veth("va", "vb");
+    let (mut a, mut b, mut pool) = (open("va", ReceiveRing::Blocks), open("vb", ReceiveRing::Blocks), pool());
+    let sent: Vec<_> = (0..200).map(|n| frame(60 + n, n as u8)).collect();
+    assert_eq!(send(&mut a, &mut pool, &sent), 200);
+    for part in sent.chunks(3) {
+        let mut frames = Frames::new();
+        // All but three places of the batch are taken.
+        while frames.remaining_capacity() > part.len() {
+            frames.push(pool.alloc().unwrap());
+        }
+        let taken = frames.len();
+        assert!(
+            poll::wait(&[b.wait_fd().unwrap()], 1_000),
+            "what is left of a block does not let a worker sleep"
+        );
+        while b.rx(&mut pool, &mut frames) > 0 {}
+        assert!(frames[taken..].iter().map(|frame| frame.data().to_vec()).eq(part.iter().cloned()));
+    }
+    assert_eq!(b.rx(&mut pool, &mut Frames::new()), 0);
+    assert!(!poll::wait(&[b.wait_fd().unwrap()], 20));
+}
+
+#[test]
 fn frames_wait_in_the_ring_while_no_buffer_is_free() {
     if !inside("frames_wait_in_the_ring_while_no_buffer_is_free") {
         return;
     }
-    veth("va", "vb");
-    let (mut a, mut b, mut buffers) = (open("va"), open("vb"), pool());
-    let sent: Vec<_> = (0..10).map(|n| frame(60, n)).collect();
-    assert_eq!(send(&mut a, &mut buffers, &sent), 10);
-    let held: Vec<_> = std::iter::from_fn(|| buffers.alloc()).collect();
-    assert_eq!(b.rx(&mut buffers, &mut Frames::new()), 0);
-    drop(held);
-    assert_eq!(receive(&mut b, &mut buffers, 10), sent);
+    with_both_rings(|ring| {
+        let (mut a, mut b, mut buffers) = (open("va", ring), open("vb", ring), pool());
+        let sent: Vec<_> = (0..10).map(|n| frame(60, n)).collect();
+        assert_eq!(send(&mut a, &mut buffers, &sent), 10);
+        let held: Vec<_> = std::iter::from_fn(|| buffers.alloc()).collect();
+        assert!(poll::wait(&[b.wait_fd().unwrap()], 1_000), "they have come");
+        assert_eq!(b.rx(&mut buffers, &mut Frames::new()), 0);
+        drop(held);
+        assert_eq!(receive(&mut b, &mut buffers, 10), sent);
+    });
 }
 
 #[test]
@@ -186,35 +256,36 @@ fn the_kernel_delivers_each_flow_to_its_owner() {
     if !inside("the_kernel_delivers_each_flow_to_its_owner") {
         return;
     }
-    let mut pool = pool();
     for workers in [2, 3, 4] {
-        veth("va", "vb");
-        let mut a = open("va");
-        let open = |worker_index| {
-            AfPacket::open(&Settings { worker_index, workers, fanout_group: 7, ..Settings::new("vb") })
-                .unwrap()
-        };
-        let mut ports: Vec<_> = (0..workers).map(open).collect();
-        let flows: Vec<_> = (0..2_000).map(flow).collect();
-        for part in flows.chunks(500) {
-            let frames: Vec<_> = part.iter().map(|(frame, _, _)| frame.clone()).collect();
-            assert_eq!(send(&mut a, &mut pool, &frames), part.len());
-        }
-        for (worker, port) in ports.iter_mut().enumerate() {
-            let owned = flows
-                .iter()
-                .filter(|(_, address, port)| usize::from(steer::owner(*address, *port, workers)) == worker);
-            let owned: Vec<_> = owned.map(|(frame, _, _)| frame.clone()).collect();
-            assert!(owned.len() > 1_600 / usize::from(workers));
-            assert!(receive(port, &mut pool, owned.len()) == owned, "worker {worker} of {workers}");
-            assert_eq!(
-                port.rx(&mut pool, &mut Frames::new()),
-                0,
-                "worker {worker} of {workers} gets nothing else"
-            );
-        }
-        drop((a, ports));
-        ip("link del va");
+        with_both_rings(|ring| flows_go_to_their_owners(ring, workers));
+    }
+}
+
+fn flows_go_to_their_owners(receive_ring: ReceiveRing, workers: u16) {
+    let (mut a, mut pool) = (open("va", receive_ring), pool());
+    let open = |worker_index| {
+        let settings =
+            Settings { worker_index, workers, fanout_group: 7, receive_ring, ..Settings::new("vb") };
+        AfPacket::open(&settings).unwrap()
+    };
+    let mut ports: Vec<_> = (0..workers).map(open).collect();
+    let flows: Vec<_> = (0..2_000).map(flow).collect();
+    for part in flows.chunks(500) {
+        let frames: Vec<_> = part.iter().map(|(frame, _, _)| frame.clone()).collect();
+        assert_eq!(send(&mut a, &mut pool, &frames), part.len());
+    }
+    for (worker, port) in ports.iter_mut().enumerate() {
+        let owned = flows
+            .iter()
+            .filter(|(_, address, port)| usize::from(steer::owner(*address, *port, workers)) == worker);
+        let owned: Vec<_> = owned.map(|(frame, _, _)| frame.clone()).collect();
+        assert!(owned.len() > 1_600 / usize::from(workers));
+        assert!(receive(port, &mut pool, owned.len()) == owned, "worker {worker} of {workers}");
+        assert_eq!(
+            port.rx(&mut pool, &mut Frames::new()),
+            0,
+            "worker {worker} of {workers} gets nothing else"
+        );
     }
 }
 
@@ -259,22 +330,23 @@ fn a_port_tells_when_its_interface_is_set_down_and_goes_on_when_it_is_up_again()
     if !inside("a_port_tells_when_its_interface_is_set_down_and_goes_on_when_it_is_up_again") {
         return;
     }
-    veth("va", "vb");
-    let (mut a, mut b, mut pool) = (open("va"), open("vb"), pool());
-    assert!(b.is_up());
-    ip("link set vb down");
-    assert!(!b.is_up());
-    assert!(!poll::wait(&[b.wait_fd().unwrap()], 1), "the error does not end every wait");
-    assert_eq!(send(&mut b, &mut pool, &[frame(60, 0)]), 1, "waits in the ring");
-    ip("link set vb up");
-    assert!(b.is_up());
-    assert_eq!(send(&mut a, &mut pool, &[frame(60, 1)]), 1);
-    assert_eq!(receive(&mut b, &mut pool, 1), [frame(60, 1)]);
-    assert_eq!(receive(&mut a, &mut pool, 1), [frame(60, 0)], "sent by the next call of rx");
-    ip("link del va");
-    assert!(!b.is_up());
-    veth("va", "vb");
-    assert!(!b.is_up(), "another interface of the same name");
+    with_both_rings(|ring| {
+        let (mut a, mut b, mut pool) = (open("va", ring), open("vb", ring), pool());
+        assert!(b.is_up());
+        ip("link set vb down");
+        assert!(!b.is_up());
+        assert!(!poll::wait(&[b.wait_fd().unwrap()], 1), "the error does not end every wait");
+        assert_eq!(send(&mut b, &mut pool, &[frame(60, 0)]), 1, "waits in the ring");
+        ip("link set vb up");
+        assert!(b.is_up());
+        assert_eq!(send(&mut a, &mut pool, &[frame(60, 1)]), 1);
+        assert_eq!(receive(&mut b, &mut pool, 1), [frame(60, 1)]);
+        assert_eq!(receive(&mut a, &mut pool, 1), [frame(60, 0)], "sent by the next call of rx");
+        ip("link del va");
+        assert!(!b.is_up());
+        veth("va", "vb");
+        assert!(!b.is_up(), "another interface of the same name");
+    });
 }
 
 #[test]
@@ -386,12 +458,12 @@ fn role() {
 }
 
 /// Two machines with this between them, which passes every frame on as it comes: 10 MiB from one to the other.
-fn upload_through(client: &str, server: &str, address: &str) -> (AfPacket, AfPacket) {
+fn upload_through(ring: ReceiveRing, client: &str, server: &str, address: &str) -> [Counters; 2] {
     veth("va", "client");
     veth("vb", "server");
     let client = Machine::with("client", client);
     let server = Machine::with("server", server);
-    let (mut a, mut b, mut pool) = (open("va"), open("vb"), pool());
+    let (mut a, mut b, mut pool) = (open("va", ring), open("vb", ring), pool());
     let mut children =
         [server.role(&format!("receive {address}")), client.role(&format!("upload {address}"))];
     let mut frames = Frames::new();
@@ -416,31 +488,32 @@ fn upload_through(client: &str, server: &str, address: &str) -> (AfPacket, AfPac
     }
     a.rx_ring_drops();
     b.rx_ring_drops();
-    (a, b)
+    for name in ["va", "vb"] {
+        ip(&format!("link del {name}"));
+    }
+    [a.counters(), b.counters()]
+}
+
+fn an_upload_arrives_whole(client: &str, server: &str, address: &str) {
+    for ring in [ReceiveRing::Frames, ReceiveRing::Blocks] {
+        let [a, b] = upload_through(ring, client, server, address);
+        println!("{ring:?} {a:?} {b:?}");
+        assert!(a.super_frames >= 160 && a.segments >= 7_000, "{a:?}");
+        assert!(b.checksums_completed > 0, "acknowledgements");
+        assert_eq!(a.oversize, 0);
+    }
 }
 
 #[test]
 fn an_upload_with_segmentation_offload_arrives_whole_over_ipv4() {
-    if !inside("an_upload_with_segmentation_offload_arrives_whole_over_ipv4") {
-        return;
+    if inside("an_upload_with_segmentation_offload_arrives_whole_over_ipv4") {
+        an_upload_arrives_whole("192.0.2.1/24", "192.0.2.2/24", "192.0.2.2:8080");
     }
-    let (a, b) = upload_through("192.0.2.1/24", "192.0.2.2/24", "192.0.2.2:8080");
-    let counters = a.counters();
-    println!("{counters:?} {:?}", b.counters());
-    assert!(counters.super_frames >= 160 && counters.segments >= 7_000, "{counters:?}");
-    assert!(b.counters().checksums_completed > 0, "acknowledgements");
-    assert_eq!(counters.oversize, 0);
 }
 
 #[test]
 fn an_upload_with_segmentation_offload_arrives_whole_over_ipv6() {
-    if !inside("an_upload_with_segmentation_offload_arrives_whole_over_ipv6") {
-        return;
+    if inside("an_upload_with_segmentation_offload_arrives_whole_over_ipv6") {
+        an_upload_arrives_whole("2001:db8::1/64", "2001:db8::2/64", "[2001:db8::2]:8080");
     }
-    let (a, b) = upload_through("2001:db8::1/64", "2001:db8::2/64", "[2001:db8::2]:8080");
-    let counters = a.counters();
-    println!("{counters:?} {:?}", b.counters());
-    assert!(counters.super_frames >= 160 && counters.segments >= 7_000, "{counters:?}");
-    assert!(b.counters().checksums_completed > 0, "acknowledgements");
-    assert_eq!(counters.oversize, 0);
 }

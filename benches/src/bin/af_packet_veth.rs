@@ -5,16 +5,20 @@
 //! far end, where the kernel drops it; what it does in the sender's thread (the way into the receive ring) is not, as on a
 //! NIC whose interrupts have a core of their own.
 //!
+//! - *receiver*: receive, and no more.
 //! - *driver*: the bare driver: receive, exchange the MAC addresses, send.
 //! - *director*: a whole worker between: the flows are established connections to 16 real servers by direct routing.
+//! - *paced*: a frame comes every 20 us, and the receiver sleeps whenever it finds none: its CPU time with all its waking.
 //! - *alone*: a frame goes to a worker that sleeps until it comes, and back by the same interface; the time of that on
 //!   the clock.
 //!
-//! For the first two, the sender fills the receive ring and waits while the worker empties it (*full ring*), or both work
+//! For the first three, the sender fills the receive ring and waits while the worker empties it (*full ring*), or both work
 //! at once for some seconds, and the worker sleeps for a millisecond when it finds nothing (*flood*).
 //!
 //! Run it on a quiet machine: when the kernel is behind with its own work, it delivers what is sent in a thread of its own,
 //! and that time is not in the figure. Frames that it lost on the way to the far end are reported.
+//!
+//! `--receive-ring frames` or `--receive-ring blocks` says by which kind of ring to receive; else it is the default one.
 //!
 //! It makes its interfaces in a namespace of its own: no rights are needed, and nothing is left.
 
@@ -30,7 +34,7 @@ use pointsman_dataplane::{
     handoff,
     port::{
         Frames, Port,
-        af_packet::{AfPacket, Settings},
+        af_packet::{AfPacket, ReceiveRing, Settings},
         memory::Generator,
         sys::poll,
     },
@@ -56,14 +60,22 @@ const RING: u32 = 4_096;
 /// Times that a run fills the ring.
 const ROUNDS: usize = 20;
 const FLOOD_NANOS: u64 = 2_000_000_000;
+/// Between frames, and how many come so.
+const PACE_NANOS: u64 = 20_000;
+const PACED: u64 = 50_000;
 const PINGS: usize = 2_000;
 const INSIDE: &str = "POINTSMAN_BENCH_INSIDE";
 
 fn main() {
+    let Some(ring) = receive_ring() else {
+        eprintln!("usage: af_packet_veth [--receive-ring frames|blocks]");
+        std::process::exit(2);
+    };
     if std::env::var_os(INSIDE).is_none() {
         let own = std::env::current_exe().unwrap();
-        let inside = Command::new("unshare").args(["-Urnm", "--"]).arg(own).env(INSIDE, "1").status();
-        let inside = inside.expect("unshare (package util-linux) starts, and may make namespaces");
+        let mut inside = Command::new("unshare");
+        inside.args(["-Urnm", "--"]).arg(own).args(std::env::args_os().skip(1)).env(INSIDE, "1");
+        let inside = inside.status().expect("unshare (package util-linux) starts, and may make namespaces");
         std::process::exit(inside.code().unwrap_or(1));
     }
     for (end, other) in [("near", "far"), ("out", "sink")] {
@@ -73,15 +85,20 @@ fn main() {
             ip(&format!("link set {name} up"));
         }
     }
-    let mut driver = driver();
+    let mut receiver = receiver(ring);
+    full_ring("receiver", &mut receiver);
+    flood("receiver", &mut receiver);
+    drop(receiver);
+    paced(ring);
+    let mut driver = driver(ring);
     full_ring("driver", &mut driver);
     flood("driver", &mut driver);
     drop(driver);
-    let mut director = director();
+    let mut director = director(ring);
     full_ring("director", &mut director);
     flood("director", &mut director);
     drop(director);
-    alone();
+    alone(ring);
     let lost = lost("out");
     if lost > 0 {
         println!("{lost} frames were lost on the way to the far end: the machine was busy");
@@ -96,8 +113,19 @@ fn pool(name: &str) -> Pool {
     Pool::new(name, PoolOptions { buffers: 1_024, room: 1_856, memory: Options::default() }).unwrap()
 }
 
-fn open(device: &str) -> AfPacket {
-    AfPacket::open(&Settings { rx_slots: RING, ..Settings::new(device) }).unwrap()
+fn open(device: &str, receive_ring: ReceiveRing) -> AfPacket {
+    AfPacket::open(&Settings { receive_ring, rx_slots: RING, ..Settings::new(device) }).unwrap()
+}
+
+/// The kind of ring that the command line asks for. `None` if it asks for something else.
+fn receive_ring() -> Option<ReceiveRing> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Some(ReceiveRing::default()),
+        ["--receive-ring", "frames"] => Some(ReceiveRing::Frames),
+        ["--receive-ring", "blocks"] => Some(ReceiveRing::Blocks),
+        _ => None,
+    }
 }
 
 /// Pins this thread to one of the cores, in turn if there is only one.
@@ -127,10 +155,20 @@ fn transmit(port: &mut AfPacket, frames: &mut Frames) {
     }
 }
 
+/// Receives a batch and returns how many frames it had.
+fn receiver(ring: ReceiveRing) -> impl FnMut() -> u64 {
+    let (mut near, mut pool, mut frames) = (open("near", ring), pool("worker"), Frames::new());
+    move || {
+        let received = receive(&mut near, &mut pool, &mut frames);
+        frames.clear();
+        received
+    }
+}
+
 /// The bare driver. The closure moves a batch and returns how many frames it had.
-fn driver() -> impl FnMut() -> u64 {
+fn driver(ring: ReceiveRing) -> impl FnMut() -> u64 {
     let (mut near, mut out, mut pool, mut frames) =
-        (open("near"), open("out"), pool("worker"), Frames::new());
+        (open("near", ring), open("out", ring), pool("worker"), Frames::new());
     move || {
         let received = receive(&mut near, &mut pool, &mut frames);
         transmit(&mut out, &mut frames);
@@ -139,7 +177,7 @@ fn driver() -> impl FnMut() -> u64 {
 }
 
 /// A worker between the two interfaces, likewise.
-fn director() -> impl FnMut() -> u64 {
+fn director(ring: ReceiveRing) -> impl FnMut() -> u64 {
     let mut snapshot = rig::snapshot(Timeouts::default());
     let near = snapshot.ports[0].clone();
     snapshot.ports = [near.clone(), PortFacts { name: "out".to_owned(), ..near }].into();
@@ -148,7 +186,7 @@ fn director() -> impl FnMut() -> u64 {
     let shared = Arc::new(WorkerShared::new(0));
     let mut worker = Worker::new(Setup {
         index: 0,
-        ports: vec![open("near"), open("out")],
+        ports: vec![open("near", ring), open("out", ring)],
         pool: pool("worker"),
         connections_ipv4: 2 * FLOWS as usize,
         connections_ipv6: 1,
@@ -190,7 +228,7 @@ fn traffic(port: &mut AfPacket, pool: &mut Pool) -> Traffic<Permuted> {
 }
 
 fn full_ring(name: &str, step: &mut impl FnMut() -> u64) {
-    let mut far = open("far");
+    let mut far = open("far", ReceiveRing::Frames);
     let turn = Barrier::new(2);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -247,7 +285,7 @@ fn full_ring(name: &str, step: &mut impl FnMut() -> u64) {
 }
 
 fn flood(name: &str, step: &mut impl FnMut() -> u64) {
-    let mut far = open("far");
+    let mut far = open("far", ReceiveRing::Frames);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -278,8 +316,44 @@ fn flood(name: &str, step: &mut impl FnMut() -> u64) {
     });
 }
 
-fn alone() {
-    let (mut near, mut far) = (open("near"), open("far"));
+fn paced(ring: ReceiveRing) {
+    let (mut near, mut far) = (open("near", ring), open("far", ReceiveRing::Frames));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pin(1);
+            let mut pool = pool("sender");
+            let mut traffic = Traffic::new(Permuted::new(FLOWS, tcp::ACK));
+            let mut next = clock();
+            for _ in 0..PACED {
+                while clock() < next {
+                    std::hint::spin_loop();
+                }
+                send(&mut far, &mut pool, &mut traffic, 1);
+                next += PACE_NANOS;
+            }
+        });
+        pin(0);
+        let (mut pool, mut frames) = (pool("worker"), Frames::new());
+        let (from, mut count, mut naps) = (thread_nanos(), 0, 0);
+        // Ends when none has come for a while: all have, or the kernel has lost some.
+        while count < PACED && poll::wait(&[near.wait_fd().unwrap()], 500) {
+            naps += 1;
+            while near.rx(&mut pool, &mut frames) > 0 {
+                count += frames.len() as u64;
+                frames.clear();
+            }
+        }
+        let nanos = thread_nanos() - from;
+        println!(
+            "receiver  paced      {:.0} ns of CPU time a frame, woken {:.2} times a frame",
+            nanos as f64 / count.max(1) as f64,
+            naps as f64 / count.max(1) as f64
+        );
+    });
+}
+
+fn alone(ring: ReceiveRing) {
+    let (mut near, mut far) = (open("near", ring), open("far", ReceiveRing::Frames));
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -2,18 +2,18 @@
 //!
 //! A frame that does not fit into its slot waits whole in the socket's queue (PACKET_COPY_THRESH): the slot says so, in
 //! order, and it is fetched by a system call. These are the super-frames of segmentation offload, one call for up to 45
-//! packets.
+//! packets. Blocks have room for them.
 
-use super::{Counters, Error, Settings, fanout, index, request_ring, slot_shift, transmit::grow};
+use super::{
+    Counters, Error, Settings, fanout, index,
+    receive_ring::{About, Received, Ring, Source},
+    slot_shift,
+    transmit::grow,
+};
 use crate::port::{
     Frames,
     segment::{Plan, complete_checksum},
-    sys::{
-        abi::*,
-        interface::Facts,
-        ring::{RxRing, Slot},
-        socket::PacketSocket,
-    },
+    sys::{abi::*, interface::Facts, socket::PacketSocket},
 };
 use pointsman_hugepages::{Buffer, Pool};
 use std::{io, os::fd::RawFd};
@@ -26,9 +26,6 @@ const RECEIVE_BUFFER_BYTES: i32 = 16 << 20;
 /// told so (BIG TCP).
 const SUPER_FRAME_BYTES: usize = VIRTIO_HEADER + 14 + 65_535 + 2 * 4;
 
-/// Slots that are fetched into the cache ahead of their turn.
-const AHEAD: u32 = 4;
-
 const ETH_P_ALL: u16 = 3;
 const TAG_AT: usize = 12;
 const TAG: usize = 4;
@@ -36,9 +33,17 @@ const TAG: usize = 4;
 /// The receiving half of a port.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    ring: RxRing,
+    ring: Ring,
+    rest: Rest,
+}
+
+/// All of a receiver but its ring.
+#[derive(Debug)]
+struct Rest {
     super_frame: SuperFrame,
     counters: Counters,
+    /// What the kernel has lost.
+    lost: u64,
     socket: PacketSocket,
 }
 
@@ -65,17 +70,12 @@ impl Receiver {
         let device = &settings.device;
         let socket = PacketSocket::open().map_err(Error::socket(device, "open a packet socket"))?;
         let shift = slot_shift(facts, RX_DATA_OFFSET_MAX);
-        let map = || {
-            request_ring(&socket, PACKET_RX_RING, settings.rx_slots, shift)?;
-            RxRing::map(&socket, settings.rx_slots, shift)
-        };
-        let ring = map().map_err(|source| Error::Ring {
+        let ring = Ring::open(&socket, settings, shift).map_err(|source| Error::Ring {
             device: device.clone(),
             which: "receive",
-            bytes: u64::from(settings.rx_slots) << shift,
+            bytes: Ring::bytes(settings, shift),
             source,
         })?;
-        socket.set(PACKET_COPY_THRESH, &1_i32).map_err(Error::socket(device, "receive large frames"))?;
         grow(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER_BYTES);
         let ignore = socket.set(PACKET_IGNORE_OUTGOING, &1_i32);
         ignore.map_err(Error::socket(device, "ignore frames that the host sends"))?;
@@ -92,31 +92,44 @@ impl Receiver {
             next: 0,
             tag: None,
         };
-        Ok(Self { ring, super_frame, counters: Counters::default(), socket })
+        Ok(Self { ring, rest: Rest { super_frame, counters: Counters::default(), lost: 0, socket } })
     }
 
     pub(super) fn fd(&self) -> RawFd {
-        self.socket.fd()
+        self.rest.socket.fd()
     }
 
     pub(super) fn clear_error(&self) {
-        let _ = self.socket.take_error();
+        let _ = self.rest.socket.take_error();
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.counters
+        self.rest.counters
     }
 
-    /// Adds what the kernel has lost since the last call.
+    /// Adds what has been lost since the last call.
     pub(super) fn update_counters(&mut self) -> Counters {
-        if let Ok(statistics) = self.socket.get::<Statistics>(PACKET_STATISTICS) {
-            self.counters.ring_drops += u64::from(statistics.drops);
+        let Rest { counters, lost, socket, .. } = &mut self.rest;
+        if let Ok(now) = self.ring.losses(socket) {
+            *lost += u64::from(now.drops);
+            counters.ring_freezes += u64::from(now.freezes);
         }
-        self.counters
+        counters.ring_drops = *lost + self.ring.unreadable();
+        *counters
     }
 
     #[inline]
     pub(super) fn receive(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
+        match &mut self.ring {
+            Ring::Frames(ring) => self.rest.receive(ring, pool, frames),
+            Ring::Blocks(ring) => self.rest.receive(ring, pool, frames),
+        }
+    }
+}
+
+impl Rest {
+    #[inline]
+    fn receive(&mut self, ring: &mut impl Source, pool: &mut Pool, frames: &mut Frames) -> usize {
         let before = frames.len();
         while !frames.is_full() {
             // First of all a buffer: without one, the frames stay in the ring.
@@ -127,15 +140,14 @@ impl Receiver {
                 }
                 continue;
             }
-            self.ring.prefetch(AHEAD);
-            let Some(slot) = self.ring.take() else { break };
+            let Some(frame) = ring.take() else { break };
             let Some(buffer) = pool.alloc() else { break };
-            let taken = match usual(&slot, buffer) {
+            let taken = match usual(&frame, buffer) {
                 Ok(buffer) => {
-                    slot.give(TP_STATUS_NONE);
+                    frame.give();
                     Some(buffer)
                 }
-                Err(buffer) => unusual(slot, buffer, &self.socket, &mut self.super_frame, &mut self.counters),
+                Err(buffer) => self.unusual(frame, buffer),
             };
             if let Some(buffer) = taken {
                 frames.push(buffer);
@@ -160,87 +172,85 @@ impl Receiver {
         self.counters.segments += u64::from(written);
         written.then_some(buffer)
     }
+
+    /// Any other frame. `None` if it is lost, or begins a super-frame.
+    #[cold]
+    fn unusual(&mut self, frame: impl Received, mut buffer: Buffer) -> Option<Buffer> {
+        let Self { super_frame: whole, counters, socket, .. } = self;
+        let about = frame.about();
+        whole.tag = stripped_tag(&about);
+        whole.len = VIRTIO_HEADER;
+        let got = if about.status & TP_STATUS_COPY != 0 {
+            fetch(socket, &mut whole.bytes)
+        } else if about.snaplen == about.len {
+            copy(&frame, &about, &mut whole.bytes)
+        } else {
+            None
+        };
+        frame.give();
+        let Some(len) = got else {
+            counters.oversize += 1;
+            return None;
+        };
+        whole.len = len;
+        let virtio: VirtioHeader = bytemuck::pod_read_unaligned(&whole.bytes[..VIRTIO_HEADER]);
+        let (start, offset) = (usize::from(virtio.csum_start), usize::from(virtio.csum_offset));
+        match virtio.gso_type & !VIRTIO_GSO_ECN {
+            VIRTIO_GSO_NONE => {
+                if !buffer.copy_from(whole.frame()) {
+                    counters.oversize += 1;
+                    return None;
+                }
+                let unfinished = virtio.flags & VIRTIO_NEEDS_CSUM != 0;
+                if unfinished && complete_checksum(buffer.data_mut(), start, offset) {
+                    counters.checksums_completed += 1;
+                }
+                tag(&mut buffer, whole.tag).then_some(buffer)
+            }
+            VIRTIO_GSO_TCPV4 | VIRTIO_GSO_TCPV6 | VIRTIO_GSO_UDP_L4 => {
+                let room = buffer.tailroom();
+                let plan = Plan::new(whole.frame(), start, usize::from(virtio.gso_size));
+                whole.plan = plan.filter(|plan| plan.longest() <= room);
+                whole.next = 0;
+                let count =
+                    if whole.plan.is_some() { &mut counters.super_frames } else { &mut counters.oversize };
+                *count += 1;
+                None
+            }
+            _ => {
+                counters.oversize += 1;
+                None
+            }
+        }
+    }
 }
 
-/// The frame of a slot about which nothing was left undone: nearly all are so on a NIC. Else the buffer comes back.
+/// A frame about which nothing was left undone: nearly all are so on a NIC. Else the buffer comes back.
 #[inline]
-fn usual(slot: &Slot<'_, false>, mut buffer: Buffer) -> Result<Buffer, Buffer> {
+fn usual(frame: &impl Received, mut buffer: Buffer) -> Result<Buffer, Buffer> {
     const LEFT_UNDONE: u32 = TP_STATUS_COPY | TP_STATUS_VLAN_VALID;
-    let header = slot.header();
-    let (mac, len) = (usize::from(header.mac), header.snaplen as usize);
-    if header.status & LEFT_UNDONE != 0 || header.snaplen != header.len || mac < VIRTIO_HEADER {
+    let about = frame.about();
+    let (mac, len) = (usize::from(about.mac), about.snaplen as usize);
+    if about.status & LEFT_UNDONE != 0 || about.snaplen != about.len || mac < VIRTIO_HEADER {
         return Err(buffer);
     }
-    let Some((virtio, frame)) = slot
+    let Some((virtio, data)) = frame
         .bytes(mac - VIRTIO_HEADER, VIRTIO_HEADER + len)
         .and_then(<[u8]>::split_first_chunk::<VIRTIO_HEADER>)
     else {
         return Err(buffer);
     };
     // The flags and the kind of segmentation.
-    if virtio[0] & VIRTIO_NEEDS_CSUM != 0 || virtio[1] != VIRTIO_GSO_NONE || !buffer.copy_from(frame) {
+    if virtio[0] & VIRTIO_NEEDS_CSUM != 0 || virtio[1] != VIRTIO_GSO_NONE || !buffer.copy_from(data) {
         return Err(buffer);
     }
     Ok(buffer)
 }
 
-/// The frame of any other slot. `None` if it is lost, or begins a super-frame.
-#[cold]
-fn unusual(
-    slot: Slot<'_, false>,
-    mut buffer: Buffer,
-    socket: &PacketSocket,
-    whole: &mut SuperFrame,
-    counters: &mut Counters,
-) -> Option<Buffer> {
-    let header = slot.header();
-    whole.tag = stripped_tag(&header);
-    whole.len = VIRTIO_HEADER;
-    let got = if header.status & TP_STATUS_COPY != 0 {
-        fetch(socket, &mut whole.bytes)
-    } else if header.snaplen == header.len {
-        copy(&slot, &header, &mut whole.bytes)
-    } else {
-        None
-    };
-    slot.give(TP_STATUS_NONE);
-    let Some(len) = got else {
-        counters.oversize += 1;
-        return None;
-    };
-    whole.len = len;
-    let virtio: VirtioHeader = bytemuck::pod_read_unaligned(&whole.bytes[..VIRTIO_HEADER]);
-    let (start, offset) = (usize::from(virtio.csum_start), usize::from(virtio.csum_offset));
-    match virtio.gso_type & !VIRTIO_GSO_ECN {
-        VIRTIO_GSO_NONE => {
-            if !buffer.copy_from(whole.frame()) {
-                counters.oversize += 1;
-                return None;
-            }
-            if virtio.flags & VIRTIO_NEEDS_CSUM != 0 && complete_checksum(buffer.data_mut(), start, offset) {
-                counters.checksums_completed += 1;
-            }
-            tag(&mut buffer, whole.tag).then_some(buffer)
-        }
-        VIRTIO_GSO_TCPV4 | VIRTIO_GSO_TCPV6 | VIRTIO_GSO_UDP_L4 => {
-            let room = buffer.tailroom();
-            let plan = Plan::new(whole.frame(), start, usize::from(virtio.gso_size));
-            whole.plan = plan.filter(|plan| plan.longest() <= room);
-            whole.next = 0;
-            *(if whole.plan.is_some() { &mut counters.super_frames } else { &mut counters.oversize }) += 1;
-            None
-        }
-        _ => {
-            counters.oversize += 1;
-            None
-        }
-    }
-}
-
-/// Copies a slot's frame, with what is said about it, to `bytes`. Returns how many there are.
-fn copy(slot: &Slot<'_, false>, header: &SlotHeader, bytes: &mut [u8]) -> Option<usize> {
-    let len = VIRTIO_HEADER + header.snaplen as usize;
-    let from = slot.bytes(usize::from(header.mac).checked_sub(VIRTIO_HEADER)?, len)?;
+/// Copies a frame from its ring, with what is said about it, to `bytes`. Returns how many there are.
+fn copy(frame: &impl Received, about: &About, bytes: &mut [u8]) -> Option<usize> {
+    let len = VIRTIO_HEADER + about.snaplen as usize;
+    let from = frame.bytes(usize::from(about.mac).checked_sub(VIRTIO_HEADER)?, len)?;
     bytes.get_mut(..len)?.copy_from_slice(from);
     Some(len)
 }
@@ -256,11 +266,11 @@ fn fetch(socket: &PacketSocket, bytes: &mut [u8]) -> Option<usize> {
 }
 
 /// The VLAN tag that the kernel took out of the frame.
-fn stripped_tag(header: &SlotHeader) -> Option<[u8; TAG]> {
+fn stripped_tag(about: &About) -> Option<[u8; TAG]> {
     const VLAN: u16 = 0x8100;
-    let kind = if header.status & TP_STATUS_VLAN_TPID_VALID != 0 { header.vlan_tpid } else { VLAN };
-    let ([a, b], [c, d]) = (kind.to_be_bytes(), header.vlan_tci.to_be_bytes());
-    (header.status & TP_STATUS_VLAN_VALID != 0).then_some([a, b, c, d])
+    let kind = if about.status & TP_STATUS_VLAN_TPID_VALID != 0 { about.vlan_tpid } else { VLAN };
+    let ([a, b], [c, d]) = (kind.to_be_bytes(), about.vlan_tci.to_be_bytes());
+    (about.status & TP_STATUS_VLAN_VALID != 0).then_some([a, b, c, d])
 }
 
 /// Puts a VLAN tag behind the Ethernet addresses. False if it does not fit.

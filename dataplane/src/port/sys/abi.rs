@@ -19,13 +19,14 @@ pub(crate) const PACKET_IGNORE_OUTGOING: i32 = 23;
 pub(crate) const PACKET_FANOUT_CBPF: i32 = 6;
 pub(crate) const PACKET_MR_ALLMULTI: u16 = 2;
 pub(crate) const TPACKET_V2: i32 = 1;
+pub(crate) const TPACKET_V3: i32 = 2;
 
-/// Bits of [`SlotHeader::status`] in a receive ring.
+/// Bits of [`SlotHeader::status`] in a receive ring, of [`BlockFrameHeader::status`] and of [`BlockHeader::status`].
 pub(crate) const TP_STATUS_USER: u32 = 1;
 pub(crate) const TP_STATUS_COPY: u32 = 1 << 1;
 pub(crate) const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 pub(crate) const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
-/// The slot is the kernel's (receive), or free (transmit).
+/// The slot or block is the kernel's (receive), or the slot is free (transmit).
 pub(crate) const TP_STATUS_NONE: u32 = 0;
 /// Values of [`SlotHeader::status`] in a transmit ring: ready to be sent, and on its way. Else the slot is free.
 pub(crate) const TP_STATUS_SEND_REQUEST: u32 = 1;
@@ -59,6 +60,51 @@ pub(crate) const TX_DATA_OFFSET: usize = 32;
 /// for a link header aligned to 16, and the [`VirtioHeader`].
 pub(crate) const RX_DATA_OFFSET_MAX: usize = 96;
 
+/// `struct tpacket_block_desc` with its `struct tpacket_hdr_v1`, at the beginning of each block of a ring.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockHeader {
+    pub(crate) version: u32,
+    pub(crate) private_offset: u32,
+    /// Whose the block is.
+    pub(crate) status: u32,
+    /// Frames in the block.
+    pub(crate) frames: u32,
+    /// Where the first one's [`BlockFrameHeader`] is in the block.
+    pub(crate) first: u32,
+    /// Bytes of the block that are used.
+    pub(crate) len: u32,
+    pub(crate) sequence: u64,
+    /// Seconds and nanoseconds of the first and of the last frame.
+    pub(crate) times: [u32; 4],
+}
+
+const _: () = assert!(size_of::<BlockHeader>() == 48 && std::mem::offset_of!(BlockHeader, status) == 8);
+
+/// `struct tpacket3_hdr`, in front of each frame in a block.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockFrameHeader {
+    /// From here to the next header. 0: this is the last frame of the block.
+    pub(crate) next: u32,
+    pub(crate) sec: u32,
+    pub(crate) nsec: u32,
+    /// Bytes of the frame in the block.
+    pub(crate) snaplen: u32,
+    /// Bytes of the frame.
+    pub(crate) len: u32,
+    pub(crate) status: u32,
+    /// Where the Ethernet header is, from this header on.
+    pub(crate) mac: u16,
+    pub(crate) net: u16,
+    pub(crate) rxhash: u32,
+    pub(crate) vlan_tci: u32,
+    pub(crate) vlan_tpid: u16,
+    pub(crate) padding: [u8; 10],
+}
+
+const _: () = assert!(size_of::<BlockFrameHeader>() == 48);
+
 /// `struct tpacket_req`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -69,12 +115,33 @@ pub(crate) struct RingRequest {
     pub(crate) slots: u32,
 }
 
+/// `struct tpacket_req3`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockRingRequest {
+    pub(crate) blocks: RingRequest,
+    /// Milliseconds after which a block is handed over that is not full.
+    pub(crate) timeout_millis: u32,
+    pub(crate) private_bytes: u32,
+    pub(crate) features: u32,
+}
+
 /// `struct tpacket_stats`. Reading it resets it.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Statistics {
     pub(crate) packets: u32,
     pub(crate) drops: u32,
+}
+
+/// `struct tpacket_stats_v3`. Reading it resets it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockStatistics {
+    pub(crate) packets: u32,
+    pub(crate) drops: u32,
+    /// Times that no block was free.
+    pub(crate) freezes: u32,
 }
 
 /// `struct packet_mreq`.

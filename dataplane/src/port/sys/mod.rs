@@ -4,7 +4,9 @@
 //! and structures (`linux/if_packet.h`, `linux/virtio_net.h`, `linux/filter.h`).
 
 pub(crate) mod abi;
+pub(crate) mod blocks;
 pub mod interface;
+mod mapping;
 pub mod poll;
 pub(crate) mod ring;
 pub(crate) mod socket;

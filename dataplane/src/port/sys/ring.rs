@@ -1,18 +1,18 @@
 //! The memory that a packet socket shares with the kernel: a ring of slots, one frame each (TPACKET_V2).
 //!
-//! Invariant of the unsafe code: `base` is the start of `slots << slot_shift` mapped bytes as long as the value lives,
-//! aligned to a page; `head < slots`. The status at a slot's beginning says whose the slot is. A [`Slot`] exists only
-//! after an Acquire load has read there that the slot is ours; until [`Slot::give`] stores with Release that it is the
-//! kernel's, the kernel touches nothing of it, and it borrows the ring exclusively, so there is no other reference.
+//! Invariant of the unsafe code: `mapping` has `slots << slot_shift` bytes; `head < slots`. The status at a slot's
+//! beginning says whose the slot is. A [`Slot`] exists only after an Acquire load has read there that the slot is ours;
+//! until [`Slot::give`] stores with Release that it is the kernel's, the kernel touches nothing of it, and it borrows the
+//! ring exclusively, so there is no other reference.
 #![allow(unsafe_code)]
 
 use super::{
     abi::{SlotHeader, TP_STATUS_SEND_REQUEST, TP_STATUS_SENDING, TP_STATUS_USER},
+    mapping::Mapping,
     socket::PacketSocket,
 };
 use std::{
     io,
-    ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -24,15 +24,12 @@ pub(crate) type TxRing = Ring<true>;
 /// A mapped ring.
 #[derive(Debug)]
 pub(crate) struct Ring<const TRANSMIT: bool> {
-    base: NonNull<u8>,
+    mapping: Mapping,
     slot_shift: u32,
     slots: u32,
     /// The slot that is next.
     head: u32,
 }
-
-// SAFETY: the memory is reached through this value alone (and by the kernel, see the head).
-unsafe impl<const TRANSMIT: bool> Send for Ring<TRANSMIT> {}
 
 impl<const TRANSMIT: bool> Ring<TRANSMIT> {
     /// Maps the only ring of `socket`, which has that many slots of 2^`slot_shift` bytes.
@@ -40,17 +37,8 @@ impl<const TRANSMIT: bool> Ring<TRANSMIT> {
         if slots == 0 || (1_usize << slot_shift) < size_of::<SlotHeader>() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let bytes = (slots as usize) << slot_shift;
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. It fails if the ring is
-        // smaller than that.
-        let base =
-            unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, socket.fd(), 0) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, slot_shift, slots, head: 0 })
+        let mapping = Mapping::new(socket, (slots as usize) << slot_shift)?;
+        Ok(Self { mapping, slot_shift, slots, head: 0 })
     }
 
     /// The next slot, if it is ours.
@@ -80,7 +68,7 @@ impl<const TRANSMIT: bool> Ring<TRANSMIT> {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let start = self.start(slot).as_ptr().cast_const().cast::<i8>();
+            let start = self.start(slot).cast_const().cast::<i8>();
             // SAFETY: a prefetch of any address has no effect that is seen.
             unsafe {
                 _mm_prefetch::<_MM_HINT_T0>(start);
@@ -99,21 +87,14 @@ impl<const TRANSMIT: bool> Ring<TRANSMIT> {
     #[inline]
     fn status_cell(&self, slot: u32) -> &AtomicU32 {
         // SAFETY: a slot begins with its status, aligned to its size; both sides use it as an atomic only.
-        unsafe { self.start(slot).cast::<AtomicU32>().as_ref() }
+        unsafe { AtomicU32::from_ptr(self.start(slot).cast()) }
     }
 
     #[inline]
-    fn start(&self, slot: u32) -> NonNull<u8> {
+    fn start(&self, slot: u32) -> *mut u8 {
         debug_assert!(slot < self.slots, "a slot of this ring");
-        // SAFETY: inside the mapping, as `slot < slots`.
-        unsafe { self.base.add((slot as usize) << self.slot_shift) }
-    }
-}
-
-impl<const TRANSMIT: bool> Drop for Ring<TRANSMIT> {
-    fn drop(&mut self) {
-        // SAFETY: our mapping, and no reference into it outlives the ring.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), (self.slots as usize) << self.slot_shift) };
+        // Inside the mapping, as `slot < slots`.
+        self.mapping.at((slot as usize) << self.slot_shift)
     }
 }
 
@@ -136,7 +117,7 @@ impl<const TRANSMIT: bool> Slot<'_, TRANSMIT> {
     #[inline]
     pub(crate) fn set_len(&mut self, len: u32) {
         // SAFETY: as in `header`; the status in front of the length is left alone.
-        unsafe { (&raw mut (*self.start().cast::<SlotHeader>().as_ptr()).len).write(len) };
+        unsafe { (&raw mut (*self.start().cast::<SlotHeader>()).len).write(len) };
     }
 
     /// `len` bytes from `offset` on. `None` if the slot does not reach that far.
@@ -144,7 +125,7 @@ impl<const TRANSMIT: bool> Slot<'_, TRANSMIT> {
     pub(crate) fn bytes(&self, offset: usize, len: usize) -> Option<&[u8]> {
         self.check(offset, len)?;
         // SAFETY: inside the slot, which is ours, and behind the status.
-        Some(unsafe { std::slice::from_raw_parts(self.start().as_ptr().add(offset), len) })
+        Some(unsafe { std::slice::from_raw_parts(self.start().add(offset), len) })
     }
 
     /// As [`Self::bytes`], to write.
@@ -152,7 +133,7 @@ impl<const TRANSMIT: bool> Slot<'_, TRANSMIT> {
     pub(crate) fn bytes_mut(&mut self, offset: usize, len: usize) -> Option<&mut [u8]> {
         self.check(offset, len)?;
         // SAFETY: inside the slot, which is ours, behind the status, and `self` is borrowed exclusively.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr().add(offset), len) })
+        Some(unsafe { std::slice::from_raw_parts_mut(self.start().add(offset), len) })
     }
 
     /// Gives the slot to the kernel. The next one is next.
@@ -173,7 +154,7 @@ impl<const TRANSMIT: bool> Slot<'_, TRANSMIT> {
     }
 
     #[inline]
-    fn start(&self) -> NonNull<u8> {
+    fn start(&self) -> *mut u8 {
         self.ring.start(self.ring.head)
     }
 }
