@@ -174,6 +174,7 @@ fn load(options: &Options) -> Result<Configuration, Error> {
             driver: model::Driver::default(),
             device: device.clone(),
             idle: model::Idle::default(),
+            receive_ring: model::ReceiveRing::default(),
         };
         let ports = options.port.iter().map(port).collect();
         let start = model::Start { ports, ..Default::default() };
@@ -333,6 +334,10 @@ fn open(number: usize, port: &model::Port, worker_index: u16, workers: usize) ->
         workers: workers as u16,
         // One for each port of each process; processes that run at once have different numbers.
         fanout_group: (std::process::id().wrapping_mul(16) as u16) | number as u16,
+        receive_ring: match port.receive_ring {
+            model::ReceiveRing::Frames => af_packet::ReceiveRing::Frames,
+            model::ReceiveRing::Blocks => af_packet::ReceiveRing::Blocks,
+        },
         ..Settings::new(&port.device)
     };
     AfPacket::open(&settings).map_err(|error| match error {
@@ -356,12 +361,13 @@ fn say_what_runs(start: &model::Start, network: &Network, reports: &[Report]) {
     for (port, facts) in start.ports.iter().zip(&network.ports) {
         let addresses: Vec<String> = facts.addresses.iter().map(|(ip, len)| format!("{ip}/{len}")).collect();
         tracing::info!(
-            "port {}: {} on {}, MTU {}, {}, when idle: {}",
+            "port {}: {} on {}, MTU {}, {}, receive ring of {}, when idle: {}",
             port.name,
             port.driver.name(),
             port.device,
             facts.mtu,
             if addresses.is_empty() { "no addresses".to_owned() } else { addresses.join(" ") },
+            port.receive_ring.name(),
             port.idle.name()
         );
     }

@@ -79,6 +79,8 @@ pub struct Port {
     pub device: String,
     /// What its workers do when nothing arrives.
     pub idle: Idle,
+    /// How received frames are handed over.
+    pub receive_ring: ReceiveRing,
 }
 
 /// What moves the frames of a port.
@@ -117,6 +119,26 @@ impl Idle {
             Idle::Sleep => "sleep",
             Idle::Adaptive => "adaptive",
             Idle::Poll => "poll",
+        }
+    }
+}
+
+/// How the kernel hands over received frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiveRing {
+    /// Each at once (TPACKET_V2).
+    #[default]
+    Frames,
+    /// Many together, when a block is full or a millisecond has passed (TPACKET_V3).
+    Blocks,
+}
+
+impl ReceiveRing {
+    /// As configurations name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReceiveRing::Frames => "frames",
+            ReceiveRing::Blocks => "blocks",
         }
     }
 }

@@ -10,6 +10,7 @@
 //! driver = "af_packet"           # default
 //! idle = "sleep"                 # default; "poll": never sleep, take a whole core; "adaptive": poll for about a
 //!                                # millisecond after the last frame, then sleep 50 us, 100 us and so on up to 10 ms
+//! receive_ring = "frames"        # or "blocks": many together, a millisecond late, for less CPU time
 //!
 //! [workers]                      # fixed at start
 //! cores = [1, 2]                 # one worker on each; default: one worker on the last core
@@ -195,8 +196,11 @@ fn port(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Port {
     let driver = section.word("driver", &[("af_packet", "af_packet")], report).unwrap_or_default().to_owned();
     let idle = ["sleep", "adaptive", "poll"].map(|word| (word, word));
     let idle = section.word("idle", &idle, report).unwrap_or_default();
+    let idle = idle.to_owned();
+    let kinds = [("frames", "frames"), ("blocks", "blocks")];
+    let receive_ring = section.word("receive_ring", &kinds, report).unwrap_or_default().to_owned();
     section.finish(report);
-    v1::Port { name, driver, device, idle: idle.to_owned() }
+    v1::Port { name, driver, device, idle, receive_ring }
 }
 
 fn memory(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Memory {

@@ -21,6 +21,7 @@ impl From<&Start> for v1::Start {
             driver: port.driver.name().into(),
             device: port.device.clone(),
             idle: port.idle.name().into(),
+            receive_ring: port.receive_ring.name().into(),
         };
         let memory = |memory: Memory| v1::Memory {
             pages: memory.pages.name().into(),

@@ -35,6 +35,7 @@ const EVERY_KEY: &str = r#"
     name = "outside"
     driver = "af_packet"
     idle = "poll"
+    receive_ring = "blocks"
     [[port]]
     device = "eth1"
     [workers]
@@ -75,8 +76,15 @@ const EVERY_KEY: &str = r#"
 fn every_key_of_what_is_fixed_at_start_reaches_the_model() {
     let Configuration { start, timeouts, virtual_addresses, .. } = parsed(EVERY_KEY);
     let driver = Driver::AfPacket;
-    let outside = Port { name: "outside".into(), driver, device: "eth0".into(), idle: Idle::Poll };
-    let eth1 = Port { name: "eth1".into(), driver, device: "eth1".into(), idle: Idle::Sleep };
+    let port = |name: &str, device: &str, idle, receive_ring| Port {
+        name: name.into(),
+        driver,
+        device: device.into(),
+        idle,
+        receive_ring,
+    };
+    let outside = port("outside", "eth0", Idle::Poll, ReceiveRing::Blocks);
+    let eth1 = port("eth1", "eth1", Idle::Sleep, ReceiveRing::Frames);
     assert_eq!(start.ports, [outside, eth1]);
     assert_eq!(start.cores, [1, 2]);
     let capacity = (start.connections_ipv4.unwrap().get(), start.connections_ipv6.unwrap().get());
@@ -85,6 +93,26 @@ fn every_key_of_what_is_fixed_at_start_reaches_the_model() {
     assert_eq!((timeouts.tcp_established, timeouts.udp, timeouts.tcp_fin_wait), (100, 30, 120));
     let addresses: Vec<String> = virtual_addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.0.0.200", "fd00::200"]);
+}
+
+#[test]
+fn a_port_receives_frames_each_at_once_unless_blocks_are_asked_for() {
+    for (line, ring) in [
+        ("", ReceiveRing::Frames),
+        ("receive_ring = \"frames\"", ReceiveRing::Frames),
+        ("receive_ring = \"blocks\"", ReceiveRing::Blocks),
+    ] {
+        let configuration = parsed(&format!("[[port]]\ndevice = \"eth0\"\n{line}\n"));
+        assert_eq!(configuration.start.ports[0].receive_ring, ring, "{line}");
+        let sent = pointsman_proto::v1::Configuration::from(&configuration);
+        assert_eq!(crate::config::validate::configuration(&sent), Ok(configuration));
+    }
+    assert_eq!(
+        messages("[[port]]\ndevice = \"eth0\"\nreceive_ring = \"slots\"\n"),
+        [
+            "pointsman.toml:3: port[0].receive_ring: expected \"frames\" or \"blocks\", found \"slots\"; choose one of them"
+        ]
+    );
 }
 
 #[test]

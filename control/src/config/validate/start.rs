@@ -111,8 +111,21 @@ fn port(asked: &v1::Port, at: &str, refusals: &mut Vec<Refusal>) -> Option<Port>
             None
         }
     };
+    let receive_ring = match asked.receive_ring.as_str() {
+        "" | "frames" => Some(ReceiveRing::Frames),
+        "blocks" => Some(ReceiveRing::Blocks),
+        other => {
+            refusals.push(Refusal::invalid(
+                format!("{at}.receive_ring"),
+                format!("expected \"frames\" or \"blocks\", found \"{other}\""),
+                "leave it out to be handed each frame at once",
+            ));
+            None
+        }
+    };
     if bad_device {
         return None;
     }
-    Some(Port { name: name.to_owned(), driver: driver?, device: device.to_owned(), idle: idle? })
+    let (driver, idle, receive_ring) = (driver?, idle?, receive_ring?);
+    Some(Port { name: name.to_owned(), driver, device: device.to_owned(), idle, receive_ring })
 }
