@@ -223,11 +223,11 @@ fn a_batch_may_end_inside_of_a_block() {
             frames.push(pool.alloc().unwrap());
         }
         let taken = frames.len();
-        assert!(
-            poll::wait(&[b.wait_fd().unwrap()], 1_000),
-            "what is left of a block does not let a worker sleep"
-        );
-        while b.rx(&mut pool, &mut frames) > 0 {}
+        while !frames.is_full() {
+            let more = poll::wait(&[b.wait_fd().unwrap()], 1_000);
+            assert!(more, "what is left of a block does not let a worker sleep");
+            b.rx(&mut pool, &mut frames);
+        }
         assert!(frames[taken..].iter().map(|frame| frame.data().to_vec()).eq(part.iter().cloned()));
     }
     assert_eq!(b.rx(&mut pool, &mut Frames::new()), 0);

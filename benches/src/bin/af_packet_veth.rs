@@ -39,7 +39,7 @@ use pointsman_dataplane::{
         sys::poll,
     },
     publish,
-    snapshot::{PortFacts, Timeouts},
+    snapshot::{NextHop, PortFacts, Timeouts},
     time::Nanos,
     wire::tcp,
     worker::{Setup, Worker},
@@ -181,7 +181,7 @@ fn director(ring: ReceiveRing) -> impl FnMut() -> u64 {
     let mut snapshot = rig::snapshot(Timeouts::default());
     let near = snapshot.ports[0].clone();
     snapshot.ports = [near.clone(), PortFacts { name: "out".to_owned(), ..near }].into();
-    snapshot.next_hops.iter_mut().for_each(|hop| hop.port = 1);
+    snapshot.next_hops = snapshot.next_hops.iter().map(|hop| NextHop { port: 1, ..hop.clone() }).collect();
     let (_publisher, mut readers) = publish::channel(1, snapshot, 1);
     let shared = Arc::new(WorkerShared::new(0));
     let mut worker = Worker::new(Setup {
