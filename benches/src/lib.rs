@@ -1,7 +1,8 @@
 //! Benchmarks of Pointsman and what they share.
 //!
 //! [`packet_path`] measures the whole way of a packet; [`rig`] is the director that it runs, [`traffic`] the frames that it
-//! is offered. Read [`timing`] for how a figure is taken, and [`goals`] for what it is compared with.
+//! is offered. Read [`timing`] for how a figure is taken, [`goals`] for what it is compared with, and
+//! [`tool`] for the program that users run.
 
 pub mod callgrind;
 pub mod goals;
@@ -9,6 +10,7 @@ pub mod lookup;
 pub mod packet_path;
 pub mod rig;
 pub mod timing;
+pub mod tool;
 pub mod traffic;
 pub mod workers;
 

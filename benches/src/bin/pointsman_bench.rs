@@ -1,211 +1,131 @@
-//! `pointsman-bench`: the performance figures, each with its goal, as the table that `make bench` ends with. A minute or two.
-//!
-//! What each row measures stands in `packet_path`, `lookup` and `workers` of the library. Nothing fails because a figure
-//! misses its goal; packets that are lost do fail it.
+//! `pointsman-bench`: measures the director. What it can be asked stands in `tool::cli`, or `pointsman-bench --help`.
 
+use clap::Parser as _;
 use pointsman_benches::{
-    Extent, callgrind,
-    goals::{self, Row},
-    lookup::Lookup,
-    packet_path, pin,
-    timing::{measure, reference_nanos},
-    workers,
+    Extent, packet_path,
+    tool::{
+        cli::{Cli, Command, Compare, Gate, Output, Table},
+        commands, compare, gate,
+        load::Mix,
+        report::Report,
+        svg, table,
+    },
 };
-use pointsman_dataplane::limits::BATCH;
-use pointsman_hugepages::{Error, Options};
-use std::{
-    process::{Command, ExitCode},
-    thread,
-};
-
-const NO_HUGE_PAGES: &str = "WITHOUT HUGE PAGES";
+use std::{fs, path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // What runs under callgrind takes no way round by the parser.
     let done = match arguments.first().map(String::as_str) {
-        Some("--once") => packet_path::once_of_arguments(&arguments[1..]),
-        Some(other) => Err(format!("\"{other}\" is not understood: it is run without arguments")),
-        None => rows().map(|rows| println!("{rows}")),
+        Some("--once") => packet_path::once_of_arguments(&arguments[1..]).map(|()| true),
+        _ => obey(Cli::parse().command),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(message) => {
             eprintln!("pointsman-bench: {message}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }
 
-/// The table.
-fn rows() -> Result<String, String> {
-    // On a thread of its own, because what a pinned thread starts stays on its core.
-    let one_core = thread::spawn(|| {
-        pin(0);
-        one_core().map_err(|error| error.to_string())
-    });
-    let mut table = one_core.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    table.af_packet();
-    table.workers().map_err(|error| error.to_string())?;
-    if !table.huge {
-        println!(
-            "\nTHERE WERE NOT ENOUGH HUGE PAGES: the marked figures are up to a fifth slower than they would be and stand \
-             for nothing. As root: echo 512 >/proc/sys/vm/nr_hugepages"
-        );
+/// Does it, and returns whether nothing got slower.
+fn obey(command: Option<Command>) -> Result<bool, String> {
+    match command.unwrap_or(Command::Table(Table { quick: false, output: Output::default() })) {
+        Command::Table(asked) => {
+            writable(&asked.output)?;
+            let (text, report) = table::table(if asked.quick { Extent::Smoke } else { Extent::Full })?;
+            println!("{text}");
+            write(&report, &asked.output)?;
+        }
+        Command::Run(asked) => {
+            publish(&asked.output, || {
+                commands::run(&commands::plan(&asked.offered, asked.mix), asked.seconds)
+            })?;
+        }
+        Command::Scaling(asked) => {
+            publish(&asked.output, || {
+                commands::scaling(&commands::plan(&asked.offered, asked.mix), asked.seconds)
+            })?;
+        }
+        Command::Search(asked) => {
+            publish(&asked.output, || commands::search(&commands::plan(&asked.offered, asked.mix), &asked))?;
+        }
+        Command::Latency(asked) => {
+            publish(&asked.output, || commands::latency(&commands::plan(&asked.offered, asked.mix), &asked))?;
+        }
+        Command::Bursts(asked) => {
+            publish(&asked.output, || commands::bursts(&commands::plan(&asked.offered, asked.mix), &asked))?;
+        }
+        Command::Connections(asked) => {
+            let mix = if asked.syn_flood { Mix::SynFlood } else { Mix::New };
+            publish(&asked.output, || {
+                commands::connections(&commands::plan(&asked.offered, mix), asked.seconds)
+            })?;
+        }
+        Command::Compare(asked) => return compare_files(&asked),
+        Command::Gate(asked) => return count_instructions(&asked),
     }
-    table
-        .lines
-        .insert(0, "| row | figure | goal | stretch | met or missed |\n|---|---|---|---|---|".to_owned());
-    Ok(format!("\n{}", table.lines.join("\n")))
+    Ok(true)
 }
 
-/// The rows of one worker.
-fn one_core() -> Result<Table, Error> {
-    println!("reference loop: {:.2} ns a step; load of the machine: {}", reference_nanos(), load());
-    println!("floor, generator and port alone: {}", packet_path::floor(1_000, Extent::Full)?);
-    let mut table = Table::default();
-    table.packet_path()?;
-    table.instructions();
-    table.lookup()?;
-    table.new_connections()?;
-    Ok(table)
+fn compare_files(asked: &Compare) -> Result<bool, String> {
+    let (old, new) = (Report::read(&asked.old)?, Report::read(&asked.new)?);
+    let comparison = compare::compare(&old, &new, asked.tolerance)?;
+    println!("{}", comparison.text);
+    Ok(comparison.slower == 0)
 }
 
-struct Table {
-    lines: Vec<String>,
-    huge: bool,
+fn count_instructions(asked: &Gate) -> Result<bool, String> {
+    if asked.renew {
+        print!("{}", gate::renew(&asked.baseline)?);
+        return Ok(true);
+    }
+    let (text, good) = gate::check(&asked.baseline)?;
+    print!("{text}");
+    Ok(good)
 }
 
-impl Default for Table {
-    fn default() -> Self {
-        Self { lines: Vec::new(), huge: true }
-    }
+/// Measures, and gives out the report.
+fn publish(output: &Output, measure: impl FnOnce() -> Result<Report, String>) -> Result<(), String> {
+    writable(output)?;
+    let report = measure()?;
+    print!("{}", report.to_markdown(None));
+    write(&report, output)
 }
 
-impl Table {
-    fn add(&mut self, row: &Row, figure: f64, huge: bool) {
-        self.huge &= huge;
-        self.lines.push(row.line(Some(figure), if huge { "" } else { NO_HUGE_PAGES }));
-    }
-
-    /// The rows of packets of established connections; memory is that of the table of 1 M.
-    fn packet_path(&mut self) -> Result<(), Error> {
-        let mut memory = None;
-        for (row, flows) in [(goals::DR_1K, 1_000), (goals::DR_1M, 1_000_000), (goals::DR_10M, 10_000_000)] {
-            let (measured, bytes) = packet_path::hit(flows, Extent::Full)?;
-            println!("{}: {}", row.name, measured.figure);
-            self.add(&row, measured.figure.min, measured.huge);
-            if flows == 1_000_000 {
-                memory = Some((bytes, measured.huge));
-            }
+/// That the folders of the files are there is better known before a measurement than after it.
+fn writable(output: &Output) -> Result<(), String> {
+    for path in [&output.json, &output.markdown, &output.svg].into_iter().flatten() {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(format!("{}: there is no folder {}", path.display(), folder.display()));
         }
-        if let Some((bytes, huge)) = memory {
-            self.add(&goals::MEMORY, bytes, huge);
-        }
-        Ok(())
-    }
-
-    fn instructions(&mut self) {
-        let counted = callgrind::per_packet("hit", 1_000)
-            .and_then(|hit| callgrind::per_packet("floor", 1_000).map(|floor| (hit, floor)));
-        let row = goals::INSTRUCTIONS;
-        match counted {
-            Ok((hit, floor)) => {
-                println!("{}: {hit:.1}, of which generator and port {floor:.1}", row.name);
-                self.lines.push(row.line(Some(hit), &format!("of which generator and port {floor:.0}")));
-            }
-            Err(message) => self.lines.push(row.line(None, &message)),
+        if path.is_dir() {
+            return Err(format!("{}: this is a folder, a file is to be written", path.display()));
         }
     }
-
-    fn lookup(&mut self) -> Result<(), Error> {
-        let mut lookup = Lookup::new(1_000_000, &Options::default())?;
-        let batches = 4_000_000 / BATCH as u64;
-        let figure = measure(|| (0..batches).map(|_| u64::from(lookup.hit())).sum());
-        println!("{}: {figure}", goals::LOOKUP.name);
-        self.add(&goals::LOOKUP, figure.min, lookup.has_huge_pages());
-        Ok(())
-    }
-
-    fn new_connections(&mut self) -> Result<(), Error> {
-        for (row, measured) in [
-            (goals::NEW, packet_path::new_connections(Extent::Full)?),
-            (goals::FLOOD, packet_path::flood(Extent::Full)?),
-        ] {
-            println!("{}: {}", row.name, measured.figure);
-            self.add(&row, measured.figure.millions(), measured.huge);
-        }
-        Ok(())
-    }
-
-    fn workers(&mut self) -> Result<(), Error> {
-        if thread::available_parallelism().map_or(1, usize::from) < 2 {
-            self.lines.push(goals::WORKERS.line(None, "this machine has one core"));
-            return Ok(());
-        }
-        let scaling = workers::scaling(Extent::Full)?;
-        println!("{}: one {:.1} M/s, two {:.1} M/s", goals::WORKERS.name, scaling.one, scaling.two);
-        self.add(&goals::WORKERS, scaling.ratio(), scaling.huge);
-        Ok(())
-    }
-
-    /// Runs the bench of `af_packet`, which makes a network namespace, as a program of its own.
-    fn af_packet(&mut self) {
-        let row = goals::AF_PACKET;
-        match af_packet_mpps() {
-            Ok((full_ring, flood)) => {
-                self.lines.push(row.line(Some(full_ring), &format!("{flood:.2} while frames keep coming")));
-            }
-            Err(message) => self.lines.push(row.line(None, &message)),
-        }
-    }
+    Ok(())
 }
 
-/// What the program `af_packet_veth` says of a director whose receive ring is full, and of one whose ring is being filled,
-/// in millions of frames a second of CPU time.
-fn af_packet_mpps() -> Result<(f64, f64), String> {
-    let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-    // Built with this program, and beside it.
-    let program = program.with_file_name("af_packet_veth");
-    let output = Command::new(&program).output().map_err(|error| {
-        format!(
-            "cannot run {} ({error}): cargo build --release -p pointsman-benches --bins",
-            program.display()
-        )
-    })?;
-    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() {
-        return Err(errors.lines().last().unwrap_or("af_packet_veth failed without a word").to_owned());
-    }
-    print!("{said}");
-    let of_director = |line: &&str| line.starts_with("director");
-    let millions = |name| {
-        said.lines().filter(of_director).find(|line| line.contains(name)).and_then(frames_a_cpu_second)
+fn write(report: &Report, output: &Output) -> Result<(), String> {
+    let put = |path: &Path, text: &str| {
+        fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
     };
-    match (millions("full ring"), millions("flood")) {
-        (Some(full_ring), Some(flood)) => Ok((full_ring, flood)),
-        _ => Err("af_packet_veth does not say how many frames it moved".to_owned()),
+    if let Some(path) = &output.json {
+        put(path, &report.to_json()?)?;
     }
-}
-
-/// The number before "M frames a CPU second".
-fn frames_a_cpu_second(line: &str) -> Option<f64> {
-    line.split_once(" M frames a CPU second")?.0.split_whitespace().last()?.parse().ok()
-}
-
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("unknown").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_figure_of_af_packet_is_read_from_its_line() {
-        let line =
-            "full ring    926 ns of CPU time a frame (median 974), 1.08 M frames a CPU second; goal 0.9";
-        assert_eq!(frames_a_cpu_second(line), Some(1.08));
-        assert_eq!(frames_a_cpu_second("alone      there and back: median 13 us"), None);
+    let plots = !report.plots.is_empty();
+    if let Some(path) = output.svg.as_deref().filter(|_| plots) {
+        put(path, &svg::draw(&report.plots))?;
     }
+    if let Some(path) = &output.markdown {
+        // The picture is named as one that lies beside it.
+        let picture = output.svg.as_deref().filter(|_| plots).map(|svg| {
+            if svg.parent() == path.parent() { Path::new(svg.file_name().unwrap_or_default()) } else { svg }
+        });
+        put(path, &report.to_markdown(picture.map(|path| path.to_string_lossy()).as_deref()))?;
+    }
+    Ok(())
 }

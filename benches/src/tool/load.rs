@@ -1,0 +1,273 @@
+//! The frames that the tool offers: TCP segments of any size to one virtual service, each with a stamp.
+//!
+//! Headers are written anew for every frame, with right checksums; what is behind them is zeros that nobody changes. The
+//! stamp is the TCP sequence number, which no director looks at and every forwarding method keeps: it says when the
+//! frame arrived, in nanoseconds modulo 2^32.
+
+use super::sizes::{CHECK_SEQUENCE, Sizes};
+use crate::traffic::{
+    DIRECTOR_MAC, FRAME_LEN, Fresh, Listed, Pattern, Permuted, ROUTER_MAC, VIP, VPORT, client,
+};
+use clap::ValueEnum;
+use pointsman_dataplane::{
+    steer,
+    wire::{checksum, tcp},
+};
+use pointsman_hugepages::Buffer;
+use std::{fmt, net::Ipv4Addr};
+
+const L3: usize = 14;
+const L4: usize = 34;
+const SEQUENCE: usize = L4 + 4;
+
+/// Which packets come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mix {
+    /// Packets of established connections.
+    Hit,
+    /// SYNs of clients never seen; as many connections end as begin, the table is three quarters full.
+    New,
+    /// SYNs without end to a full table, and one packet in sixteen of an established connection.
+    SynFlood,
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mix::Hit => "hit",
+            Mix::New => "new",
+            Mix::SynFlood => "syn-flood",
+        })
+    }
+}
+
+/// Where the next flow comes from.
+enum Source {
+    Permuted(Permuted),
+    Fresh(Fresh, Share),
+    Listed(Listed),
+}
+
+impl Source {
+    fn next(&mut self) -> (u32, u8) {
+        match self {
+            Source::Permuted(flows) => flows.next(),
+            // With several workers some are passed over. A list would begin again, and meet connections that still live.
+            Source::Fresh(flows, share) => loop {
+                let next = flows.next();
+                if share.workers == 1 || share.owns(next.0) {
+                    return next;
+                }
+            },
+            Source::Listed(flows) => flows.next(),
+        }
+    }
+}
+
+/// The flows of one worker of several: only what it owns, as a NIC that steers would do it.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// The worker's number.
+    pub index: u16,
+    /// How many workers there are.
+    pub workers: u16,
+}
+
+impl Share {
+    fn owns(self, flow: u32) -> bool {
+        let (address, port) = client(flow);
+        steer::owner(address, port, self.workers) == self.index
+    }
+
+    /// Those of the flows below `flows` that are the worker's, in the order of [`Permuted`].
+    fn of(self, flows: u32, flags: u8) -> Source {
+        let mut all = Permuted::new(flows, flags);
+        if self.workers == 1 {
+            return Source::Permuted(all);
+        }
+        let own = (0..flows).map(|_| all.next().0).filter(|flow| self.owns(*flow)).collect::<Vec<_>>();
+        // So few flows that none is the worker's: it gets one that is not.
+        Source::Listed(Listed::new(if own.is_empty() { vec![0] } else { own }, flags))
+    }
+
+    /// New flows behind `first`.
+    fn fresh(self, first: u32) -> Source {
+        Source::Fresh(Fresh::new(first), self)
+    }
+
+    /// How many of the flows below `flows` are the worker's.
+    pub fn count(self, flows: u32) -> u32 {
+        if self.workers == 1 {
+            flows
+        } else {
+            (0..flows).filter(|flow| self.owns(*flow)).count().max(1) as u32
+        }
+    }
+}
+
+/// Flows, with or without known ones between them.
+pub struct Flows {
+    source: Source,
+    known: Option<Source>,
+    turn: u32,
+}
+
+impl Flows {
+    /// In one packet of how many a flood has a known flow.
+    pub const SHARE: u32 = 16;
+
+    /// The flows below `flows`, all with these flags.
+    pub fn known(share: Share, flows: u32, flags: u8) -> Self {
+        Self { source: share.of(flows, flags), known: None, turn: 0 }
+    }
+
+    /// SYNs of new flows.
+    pub fn fresh(share: Share) -> Self {
+        Self { source: share.fresh(0), known: None, turn: 0 }
+    }
+
+    /// SYNs of new flows, and every sixteenth packet of one below `known`.
+    pub fn flood(share: Share, known: u32) -> Self {
+        Self { source: share.fresh(known), known: Some(share.of(known, tcp::ACK)), turn: 0 }
+    }
+
+    #[inline]
+    fn next(&mut self) -> (u32, u8) {
+        if let Some(known) = &mut self.known {
+            self.turn = self.turn.wrapping_add(1);
+            if self.turn.is_multiple_of(Self::SHARE) {
+                return known.next();
+            }
+        }
+        self.source.next()
+    }
+}
+
+/// Headers for one size, and the sums of what no flow changes.
+struct Template {
+    bytes: [u8; FRAME_LEN],
+    len: usize,
+    ip_sum: u32,
+    tcp_sum: u32,
+}
+
+impl Template {
+    fn new(size: u16) -> Self {
+        let len = usize::from(size) - CHECK_SEQUENCE;
+        // Frames of 64 bytes end with padding, all others are full.
+        let ip_len = if len == FRAME_LEN { 40 } else { (len - L3) as u16 };
+        let mut bytes = [0; FRAME_LEN];
+        bytes[..6].copy_from_slice(&DIRECTOR_MAC);
+        bytes[6..12].copy_from_slice(&ROUTER_MAC);
+        bytes[12..14].copy_from_slice(&[0x08, 0x00]);
+        // Version and length of header, don't fragment, TTL 64, TCP.
+        bytes[L3] = 0x45;
+        bytes[L3 + 2..L3 + 4].copy_from_slice(&ip_len.to_be_bytes());
+        bytes[L3 + 5..L3 + 10].copy_from_slice(&[1, 0x40, 0, 64, 6]);
+        bytes[L3 + 16..L4].copy_from_slice(&VIP.octets());
+        bytes[L4 + 2..L4 + 4].copy_from_slice(&VPORT.to_be_bytes());
+        bytes[L4 + 12] = 5 << 4;
+        bytes[L4 + 14..L4 + 16].copy_from_slice(&[0xff, 0xff]);
+        let pseudo = checksum::pseudo_v4(Ipv4Addr::UNSPECIFIED, VIP, 6, ip_len - 20);
+        let (ip_sum, tcp_sum) = (checksum::sum(&bytes[L3..L4]), pseudo + checksum::sum(&bytes[L4..L4 + 20]));
+        Self { bytes, len, ip_sum, tcp_sum }
+    }
+}
+
+/// Writes frames.
+pub struct Load {
+    /// Whose turn it is.
+    pub flows: Flows,
+    templates: Vec<Template>,
+    at: usize,
+}
+
+impl Load {
+    /// Of these flows and sizes.
+    pub fn new(flows: Flows, sizes: Sizes) -> Self {
+        Self { flows, templates: sizes.cycle().iter().map(|size| Template::new(*size)).collect(), at: 0 }
+    }
+
+    /// Makes `buffer` the next frame.
+    #[inline]
+    pub fn fill(&mut self, buffer: &mut Buffer, stamp: u32) {
+        let (flow, flags) = self.flows.next();
+        let template = &self.templates[self.at];
+        self.at += 1;
+        if self.at == self.templates.len() {
+            self.at = 0;
+        }
+        buffer.copy_from(&template.bytes);
+        if let Some(frame) = buffer.data_mut().first_chunk_mut() {
+            write(frame, template, (flow, flags), stamp);
+        }
+        // Buffers have room for a frame of 1518 bytes.
+        buffer.set_len(template.len);
+    }
+}
+
+#[inline]
+fn write(frame: &mut [u8; FRAME_LEN], template: &Template, (flow, flags): (u32, u8), stamp: u32) {
+    let (address, port) = client(flow);
+    let halves = |word: u32| (word >> 16) + (word & 0xffff);
+    let ip = !checksum::fold(template.ip_sum + halves(address));
+    let tcp_sum = template.tcp_sum + halves(address) + halves(stamp) + u32::from(port) + u32::from(flags);
+    let tcp = !checksum::fold(tcp_sum);
+    frame[L3 + 10..L3 + 12].copy_from_slice(&ip.to_be_bytes());
+    frame[L3 + 12..L3 + 16].copy_from_slice(&address.to_be_bytes());
+    frame[L4..L4 + 2].copy_from_slice(&port.to_be_bytes());
+    frame[SEQUENCE..SEQUENCE + 4].copy_from_slice(&stamp.to_be_bytes());
+    frame[L4 + 13] = flags;
+    frame[L4 + 16..L4 + 18].copy_from_slice(&tcp.to_be_bytes());
+}
+
+/// The stamp of a frame that comes back.
+#[inline]
+pub fn stamp(frame: &[u8]) -> Option<u32> {
+    frame.get(SEQUENCE..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rig::ordinary;
+    use pointsman_hugepages::{Pool, PoolOptions};
+
+    const ALONE: Share = Share { index: 0, workers: 1 };
+
+    #[test]
+    fn frames_of_every_size_have_right_lengths_checksums_and_stamps() {
+        let mut pool = Pool::new("test", PoolOptions { buffers: 1, room: 1856, memory: ordinary() }).unwrap();
+        let mut load = Load::new(Flows::known(ALONE, 1_000, tcp::ACK), Sizes::Imix);
+        let (mut buffer, mut sizes) = (pool.alloc().unwrap(), Vec::new());
+        for n in 0..24_u32 {
+            load.fill(&mut buffer, 0xffff_fff0 + (n & 7));
+            let frame = buffer.data();
+            sizes.push(frame.len() + 4);
+            assert_eq!(stamp(frame), Some(0xffff_fff0 + (n & 7)));
+            assert!(checksum::ipv4_header_ok(&frame[14..34]));
+            let ip_len = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+            assert_eq!(ip_len, if frame.len() == 60 { 40 } else { frame.len() - 14 });
+            let source = Ipv4Addr::from_bits(u32::from_be_bytes(frame[26..30].try_into().unwrap()));
+            let pseudo = checksum::pseudo_v4(source, VIP, 6, ip_len as u16 - 20);
+            assert!(checksum::transport_ok(pseudo, &frame[34..14 + ip_len]), "frame {n}");
+        }
+        assert_eq!(sizes[..12], [64, 594, 64, 64, 1518, 64, 594, 64, 594, 64, 594, 64]);
+        assert_eq!(sizes[12..], sizes[..12]);
+    }
+
+    #[test]
+    fn every_flow_belongs_to_one_worker() {
+        let counts: Vec<u32> = (0..3).map(|index| Share { index, workers: 3 }.count(10_000)).collect();
+        assert_eq!(counts.iter().sum::<u32>(), 10_000);
+        assert!(counts.iter().all(|count| (3_000..3_700).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_flood_has_a_known_flow_in_every_sixteenth_packet() {
+        let mut flows = Flows::flood(ALONE, 100);
+        let packets: Vec<(u32, u8)> = (0..1_600).map(|_| flows.next()).collect();
+        assert_eq!(packets.iter().filter(|(flow, flags)| *flow < 100 && *flags == tcp::ACK).count(), 100);
+        assert_eq!(packets.iter().filter(|(flow, flags)| *flow > 100 && *flags == tcp::SYN).count(), 1_500);
+    }
+}
