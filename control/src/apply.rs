@@ -6,7 +6,7 @@ use crate::{
     config::{
         compile::{Compiler, Steps, pending},
         diff::diff,
-        model::{Configuration, Start},
+        model::{Configuration, Service, ServiceKey, Start},
         slots::{DestinationKey, Moment},
     },
     counters::{Accounts, Shown, counted},
@@ -20,7 +20,12 @@ use pointsman_dataplane::{
     snapshot::{NextHop, Snapshot},
     time::Nanos,
 };
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Mutex, watch};
 
 /// How long workers may take to run a new generation.
@@ -97,11 +102,11 @@ impl Prepared {
     pub fn new(configuration: Configuration, network: Network) -> Result<(Self, Snapshot), Refusal> {
         let mut compiler = Compiler::default();
         let at = Moment { now: clock::now(), generation: 1, seen: 0 };
-        compiler.check(&configuration, at)?;
+        compiler.check(&configuration, &Steps::default(), at)?;
         let snapshot = compiler.compile(&configuration, &network, at);
         let mut accounts = Accounts::default();
         let keys = configuration.services.iter().map(|service| service.key);
-        accounts.follow(keys, compiler.slots().all(), |_| Default::default());
+        accounts.follow(keys, compiler.touched(), |_| Default::default());
         Ok((Self { configuration, network, compiler, accounts }, snapshot))
     }
 }
@@ -133,7 +138,7 @@ pub struct View {
     /// The configuration in force.
     pub configuration: Arc<Configuration>,
     /// Counts and rates, by service.
-    pub services: HashMap<crate::config::model::ServiceKey, Shown>,
+    pub services: HashMap<ServiceKey, Shown>,
     /// Connection counts, counts and rates, by destination.
     pub destinations: HashMap<DestinationKey, DestinationView>,
 }
@@ -210,6 +215,7 @@ impl Control {
         change: impl FnOnce(&mut Configuration) -> Result<Steps, Error>,
     ) -> Result<Applied, Error> {
         let state = &mut *self.state.lock().await;
+        let began = clock::now();
         if let Some(expected) = terms.expected_generation
             && expected != state.generation
         {
@@ -220,13 +226,13 @@ impl Control {
         same_start(&state.configuration.start, &new.start).map_err(Error::Refused)?;
         new.start = state.configuration.start.clone();
         let at = self.moment(state);
-        state.compiler.check(&new, at)?;
+        share(&state.configuration, &mut new);
+        state.compiler.check(&new, &steps, at)?;
         let changes = changes(&state.configuration, &new, &steps);
-        let mut warnings = warnings(&new, &state.network);
-        if !terms.all_warnings && !warnings.is_empty() {
-            let known = self::warnings(&state.configuration, &state.network);
-            warnings.retain(|warning| !known.contains(warning));
-        }
+        let warnings = match terms.all_warnings {
+            true => warnings(&new, &state.network),
+            false => new_warnings(&state.configuration, &new, &state.network),
+        };
         if terms.dry_run || changes.is_empty() {
             return Ok(Applied { generation: state.generation, changes, warnings });
         }
@@ -240,6 +246,8 @@ impl Control {
         state.generation += 1;
         changes.iter().for_each(|change| tracing::info!("generation {}: {change}", state.generation));
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let took = Duration::from_nanos(clock::now().0.saturating_sub(began.0));
+        tracing::debug!("generation {} was in force after {took:?}", state.generation);
         self.announce(state, &old);
         let in_force = InForce { generation: state.generation, configuration: state.configuration.clone() };
         self.in_force.send_replace(in_force);
@@ -256,12 +264,14 @@ impl Control {
         let snapshot = state.compiler.compile_steps(&state.configuration, steps, &state.network, at);
         state.accounts.end(steps.reborn.iter().copied());
         let keys = state.configuration.services.iter().map(|service| service.key);
-        state.accounts.follow(keys, state.compiler.slots().all(), |slot| counted(&self.shared, slot));
+        state.accounts.follow(keys, state.compiler.touched(), |slot| counted(&self.shared, slot));
         state.compiled = at.generation;
         state.publisher.publish(at.generation, snapshot);
         self.workers.iter().for_each(Handle::wake);
-        let hops = state.compiler.next_hops().cloned().collect();
-        self.next_hops.send_replace((hops, state.network.clone()));
+        if state.compiler.next_hops_moved() {
+            let hops = state.compiler.next_hops().cloned().collect();
+            self.next_hops.send_replace((hops, state.network.clone()));
+        }
     }
 
     /// The same, and waits until every worker runs it.
@@ -348,7 +358,7 @@ impl Control {
     }
 
     /// `-Z`, of one service that must be there or of all.
-    pub async fn zero(&self, of: Option<crate::config::model::ServiceKey>) -> Result<(), Refusal> {
+    pub async fn zero(&self, of: Option<ServiceKey>) -> Result<(), Refusal> {
         let state = &mut *self.state.lock().await;
         if let Some(key) = &of {
             crate::verbs::find(&state.configuration, key, Code::NoSuchService)?;
@@ -433,8 +443,44 @@ fn same_start(running: &Start, asked: &Start) -> Result<(), Vec<Refusal>> {
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
 
+/// Makes `new` share the services that are as in `old`, so that nobody looks at them again.
+fn share(old: &Configuration, new: &mut Configuration) {
+    let known: HashMap<ServiceKey, &Arc<Service>> =
+        old.services.iter().map(|service| (service.key, service)).collect();
+    for service in &mut new.services {
+        if let Some(known) = known.get(&service.key)
+            && *known == service
+        {
+            *service = Arc::clone(known);
+        }
+    }
+}
+
+/// The warnings that `new` brings.
+fn new_warnings(old: &Configuration, new: &Configuration, network: &Network) -> Vec<String> {
+    let services =
+        |of: &Configuration| -> HashSet<*const Service> { of.services.iter().map(Arc::as_ptr).collect() };
+    let (before, after) = (services(old), services(new));
+    let mut warnings = warnings_of(new, network, |service| !before.contains(&Arc::as_ptr(service)));
+    if !warnings.is_empty() {
+        let known = warnings_of(old, network, |service| !after.contains(&Arc::as_ptr(service)));
+        let known: HashSet<String> = known.into_iter().collect();
+        warnings.retain(|warning| !known.contains(warning));
+    }
+    warnings
+}
+
 /// What is accepted but needs the operator's eye.
 fn warnings(configuration: &Configuration, network: &Network) -> Vec<String> {
+    warnings_of(configuration, network, |_| true)
+}
+
+/// The same, of some of the services.
+fn warnings_of(
+    configuration: &Configuration,
+    network: &Network,
+    wanted: impl Fn(&Arc<Service>) -> bool,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     let up = configuration.addresses_up();
     for address in up.iter().filter(|address| network.host_addresses.contains(address)) {
@@ -453,7 +499,7 @@ fn warnings(configuration: &Configuration, network: &Network) -> Vec<String> {
              turn it off with `sysctl -w {switch}=0`."
         ));
     }
-    for service in &configuration.services {
+    for service in configuration.services.iter().filter(|service| wanted(service)) {
         warnings.extend(pending(service));
         for server in &service.servers {
             if network.route(server.address).is_none() {

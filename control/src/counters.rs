@@ -131,12 +131,13 @@ impl Accounts {
         services.for_each(|key| drop(self.services.remove(&key)));
     }
 
-    /// Follows a change: new destinations and services begin at 0, those that stay go on. Call it before workers see
-    /// the change; `counted` gives what they have counted for a slot.
-    pub fn follow(
+    /// Follows a change: new destinations and services begin at 0, those that stay go on. `services` are all, `slots`
+    /// those that have changed, with their numbers. Call it before workers see the change; `counted` gives what they have
+    /// counted for a slot.
+    pub fn follow<'a>(
         &mut self,
         services: impl Iterator<Item = ServiceKey>,
-        slots: &[Slot],
+        slots: impl Iterator<Item = (usize, &'a Slot)>,
         counted: impl Fn(usize) -> Totals,
     ) {
         let mut old = std::mem::take(&mut self.services);
@@ -152,8 +153,10 @@ impl Accounts {
             });
             self.services.insert(key, account);
         }
-        self.destinations.resize_with(slots.len(), || None);
-        for (number, slot) in slots.iter().enumerate() {
+        for (number, slot) in slots {
+            if self.destinations.len() <= number {
+                self.destinations.resize_with(number + 1, || None);
+            }
             let account = &mut self.destinations[number];
             if slot.presence == Presence::Vacant
                 || account.as_ref().is_some_and(|account| account.generation == slot.generation)
@@ -278,9 +281,13 @@ mod tests {
                 Moment { now: Nanos::from_secs(self.second), generation: self.second, seen: self.second };
             let key = |n: &u8| DestinationKey { service: SERVICE, address: [10, 0, 1, *n].into(), port: 53 };
             let keys: Vec<_> = servers.iter().map(key).collect();
-            self.slots.assign(&keys, &services.iter().copied().collect::<HashSet<_>>(), at);
+            self.slots.assign_all(&keys, &services.iter().copied().collect::<HashSet<_>>(), at);
             let counts = self.counts.clone();
-            self.accounts.follow(services.iter().copied(), self.slots.all(), Self::counted(&counts));
+            self.accounts.follow(
+                services.iter().copied(),
+                self.slots.all().iter().enumerate(),
+                Self::counted(&counts),
+            );
         }
 
         fn counted(counts: &[u64]) -> impl Fn(usize) -> Totals + use<'_> {

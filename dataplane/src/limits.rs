@@ -14,7 +14,7 @@ pub const MAX_WORKERS: usize = 64;
 pub const FRAME_ROOM: usize = 1856;
 
 /// Destinations of all services together, including removed ones that still have connections.
-pub const MAX_DESTINATIONS: usize = 65_536;
+pub const MAX_DESTINATIONS: usize = 131_072;
 
 /// Virtual services of one director.
 pub const MAX_SERVICES: usize = 16_384;

@@ -29,9 +29,9 @@ pub struct Snapshot {
     /// From protocol, address and port to an index into `services`.
     pub service_index: HashMap<ServiceKey, u32>,
     /// By slot. Slots are kept across generations for as long as a connection may name them.
-    pub destinations: Box<[Destination]>,
+    pub destinations: Arc<[Destination]>,
     /// By the index that destinations hold.
-    pub next_hops: Box<[NextHop]>,
+    pub next_hops: Arc<[NextHop]>,
     /// Of connections, by state.
     pub timeouts: Timeouts,
 }

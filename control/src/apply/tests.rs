@@ -96,8 +96,9 @@ async fn more_destinations_than_there_are_slots_are_refused() {
     let mut configuration = parsed(WEB);
     let server = configuration.services[0].servers[0].clone();
     let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n).into();
-    Arc::make_mut(&mut configuration.services[0]).servers =
-        (0..65_537).map(|n| crate::config::model::Server { address: address(n), ..server.clone() }).collect();
+    Arc::make_mut(&mut configuration.services[0]).servers = (0..131_073)
+        .map(|n| crate::config::model::Server { address: address(n), ..server.clone() })
+        .collect();
     let refused = director.control.change(Terms::default(), replace(configuration)).await;
     assert_eq!(codes(refused), [Code::Capacity]);
 }

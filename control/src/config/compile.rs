@@ -19,7 +19,7 @@ use pointsman_dataplane::{
     time::{Nanos, Ticks},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -27,12 +27,28 @@ use std::{
 /// How long the number of a next hop rests before another one gets it: longer than a frame waits for its neighbour.
 const REST: Nanos = Nanos::from_secs(10);
 
-/// Compiles one generation after the other.
+/// Compiles one generation after the other. What a change leaves alone is taken over from the generation before.
 #[derive(Debug)]
 pub struct Compiler {
     slots: Slots,
     next_hops: NextHops,
-    schedulers: HashMap<ServiceKey, Scheduler>,
+    /// The services of the last generation.
+    services: HashMap<ServiceKey, Compiled>,
+    /// The destinations by slot, as they are to be next.
+    destinations: Vec<Destination>,
+    /// As they were published last.
+    published: Arc<[Destination]>,
+    /// The network of the last generation.
+    network: Network,
+    /// The slots that the last generation changed.
+    touched: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    source: Arc<Service>,
+    scheduler: Scheduler,
+    pending: bool,
 }
 
 /// What a change that is made of several did on the way, as far as the result does not show it.
@@ -44,6 +60,19 @@ pub struct Steps {
     pub between: HashMap<ServiceKey, Vec<Arc<Service>>>,
 }
 
+/// What a configuration changes.
+#[derive(Default)]
+struct Difference {
+    /// Services that are new or not what they were.
+    changed: Vec<Arc<Service>>,
+    /// Services that are there no more, or begin anew.
+    ended: HashSet<ServiceKey>,
+    /// Destinations that are there no more, or begin anew.
+    leaving: Vec<DestinationKey>,
+    /// The destinations of `changed`.
+    wanted: Vec<DestinationKey>,
+}
+
 impl Default for Compiler {
     fn default() -> Self {
         Self::new(MAX_DESTINATIONS)
@@ -53,7 +82,15 @@ impl Default for Compiler {
 impl Compiler {
     /// For at most `slots` destinations, removed ones with connections included.
     pub fn new(slots: usize) -> Self {
-        Self { slots: Slots::new(slots), next_hops: NextHops::default(), schedulers: HashMap::new() }
+        Self {
+            slots: Slots::new(slots),
+            next_hops: NextHops::default(),
+            services: HashMap::new(),
+            destinations: Vec::new(),
+            published: Arc::default(),
+            network: Network::default(),
+            touched: Vec::new(),
+        }
     }
 
     /// The slots, for whoever counts by slot.
@@ -61,9 +98,16 @@ impl Compiler {
         &self.slots
     }
 
+    /// The slots that the last generation changed, with their numbers.
+    pub fn touched(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        let slot = |number: &u32| Some((*number as usize, self.slots.all().get(*number as usize)?));
+        self.touched.iter().filter_map(slot)
+    }
+
     /// Whether there is room for a configuration.
-    pub fn check(&self, configuration: &Configuration, at: Moment) -> Result<(), Refusal> {
-        match self.slots.missing(&destinations(configuration), at) {
+    pub fn check(&self, configuration: &Configuration, steps: &Steps, at: Moment) -> Result<(), Refusal> {
+        let Difference { ended, wanted, .. } = self.difference(configuration, steps, false);
+        match self.slots.missing(&wanted, &ended, at) {
             0 => Ok(()),
             missing => Err(Refusal::new(
                 Code::Capacity,
@@ -87,60 +131,125 @@ impl Compiler {
         network: &Network,
         at: Moment,
     ) -> Snapshot {
-        self.slots.end(&steps.reborn, at);
-        steps.reborn.iter().for_each(|key| drop(self.schedulers.remove(key)));
-        let keys = destinations(configuration);
-        let services: HashSet<ServiceKey> =
-            configuration.services.iter().map(|service| service.key).collect();
-        let assigned = self.slots.assign(&keys, &services, at);
-        let mut destinations = self.empty_destinations();
-        self.next_hops.begin();
-        let mut assigned = assigned.into_iter();
-        let mut compiled = Vec::with_capacity(configuration.services.len());
-        let mut service_index = hashbrown::HashMap::new();
-        let mut schedulers = HashMap::with_capacity(configuration.services.len());
+        // Other routes may lead every destination elsewhere.
+        let rerouted = self.network != *network;
+        if rerouted {
+            self.network = network.clone();
+        }
+        let difference = self.difference(configuration, steps, rerouted);
+        self.next_hops.begin(rerouted);
+        let hops = self.hops_of(&difference);
+        self.slots.assign(&difference.leaving, &difference.ended, &difference.wanted, at);
+        difference.ended.iter().for_each(|key| drop(self.services.remove(key)));
+        self.touched = self.slots.take_touched();
+        let mut moved = self.empty_touched();
+        for service in &difference.changed {
+            moved |= self.compile_service(service, steps, at.now);
+        }
+        hops.into_iter().for_each(|hop| self.next_hops.release(hop, at.now));
+        if moved {
+            self.published = self.destinations.iter().cloned().collect();
+        }
+        let mut services = Vec::with_capacity(configuration.services.len());
+        let mut service_index = hashbrown::HashMap::with_capacity(configuration.services.len());
         for service in &configuration.services {
-            let mut candidates = Vec::with_capacity(service.servers.len());
-            for server in &service.servers {
-                let Some(Some(number)) = assigned.next() else {
-                    continue;
-                };
-                let Some(slot) = self.slots.all().get(number as usize) else {
-                    continue;
-                };
-                slot.shared.set_thresholds(server.upper_threshold, server.lower_threshold);
-                let destination = &mut destinations[number as usize];
-                destination.method = method(server.method);
-                destination.next_hop = self.next_hops.towards(server.address, network, at.now);
-                let (weight, shared) = (server.weight.get(), slot.shared.clone());
-                candidates.push(Candidate { slot: number, weight, shared });
-            }
-            let previous = self.after_steps(&service.key, steps.between.get(&service.key));
-            let scheduler = Scheduler::compile(service.scheduler, candidates, previous.as_ref());
-            schedulers.insert(service.key, scheduler.clone());
+            let Some(compiled) = self.services.get(&service.key) else { continue };
             let key = packets(&service.key);
             if let Some(key) = key {
                 // At most MAX_SERVICES: the index fits.
-                service_index.insert(key, compiled.len() as u32);
+                service_index.insert(key, services.len() as u32);
             }
-            compiled.push(snapshot::Service { key, scheduler, pending: is_pending(service) });
+            let (scheduler, pending) = (compiled.scheduler.clone(), compiled.pending);
+            services.push(snapshot::Service { key, scheduler, pending });
         }
-        self.schedulers = schedulers;
         Snapshot {
             generation: at.generation,
             ports: network.ports.iter().map(|port| port.facts()).collect(),
             virtual_addresses: configuration.addresses_up().into_iter().collect(),
-            services: compiled.into(),
+            services: services.into(),
             service_index,
-            destinations: destinations.into(),
-            next_hops: self.next_hops.end(at.now),
+            destinations: self.published.clone(),
+            next_hops: self.next_hops.end(),
             timeouts: timeouts(&configuration.timeouts),
         }
     }
 
+    /// What is to be compiled anew; `all`: every service.
+    fn difference(&self, configuration: &Configuration, steps: &Steps, all: bool) -> Difference {
+        let mut difference = Difference { ended: steps.reborn.clone(), ..Difference::default() };
+        let there: HashSet<&ServiceKey> = configuration.services.iter().map(|service| &service.key).collect();
+        for (key, compiled) in &self.services {
+            if !there.contains(key) {
+                difference.ended.insert(*key);
+            }
+            if difference.ended.contains(key) {
+                difference.leaving.extend(destinations(&compiled.source));
+            }
+        }
+        for service in &configuration.services {
+            let old = self.services.get(&service.key).filter(|_| !difference.ended.contains(&service.key));
+            if old.is_some_and(|old| Arc::ptr_eq(&old.source, service)) && !all {
+                continue;
+            }
+            if let Some(old) = old {
+                let stays: HashSet<DestinationKey> = destinations(service).collect();
+                difference.leaving.extend(destinations(&old.source).filter(|key| !stays.contains(key)));
+            }
+            difference.wanted.extend(destinations(service));
+            difference.changed.push(service.clone());
+        }
+        difference
+    }
+
+    /// The next hops that are in use by what changes, as often as they are.
+    fn hops_of(&self, difference: &Difference) -> Vec<u32> {
+        let changed = difference.changed.iter().map(|service| &service.key);
+        let known = changed.filter(|key| !difference.ended.contains(*key)).chain(&difference.ended);
+        let old = known.filter_map(|key| self.services.get(key));
+        let hop = |key| Some(self.destinations.get(self.slots.find(&key)? as usize)?.next_hop);
+        old.flat_map(|old| destinations(&old.source)).filter_map(hop).collect()
+    }
+
+    /// Makes the destinations of the slots that have changed as if nothing used them; says whether there are any.
+    fn empty_touched(&mut self) -> bool {
+        let slots = self.slots.all();
+        let new = slots.get(self.destinations.len()..).unwrap_or_default();
+        self.destinations.extend(new.iter().map(empty));
+        for number in &self.touched {
+            let number = *number as usize;
+            if let (Some(destination), Some(slot)) = (self.destinations.get_mut(number), slots.get(number)) {
+                *destination = empty(slot);
+            }
+        }
+        !self.touched.is_empty()
+    }
+
+    /// Says whether a destination has changed besides its slot.
+    fn compile_service(&mut self, service: &Arc<Service>, steps: &Steps, now: Nanos) -> bool {
+        let mut moved = false;
+        let mut candidates = Vec::with_capacity(service.servers.len());
+        for (server, key) in service.servers.iter().zip(destinations(service)) {
+            let Some(number) = self.slots.find(&key) else { continue };
+            let Some(destination) = self.destinations.get_mut(number as usize) else { continue };
+            let shared = destination.shared.clone();
+            shared.set_thresholds(server.upper_threshold, server.lower_threshold);
+            let found = (method(server.method), self.next_hops.towards(server.address, &self.network, now));
+            if (destination.method, destination.next_hop) != found {
+                (destination.method, destination.next_hop) = found;
+                moved = true;
+            }
+            candidates.push(Candidate { slot: number, weight: server.weight.get(), shared });
+        }
+        let previous = self.after_steps(&service.key, steps.between.get(&service.key));
+        let scheduler = Scheduler::compile(service.scheduler, candidates, previous.as_ref());
+        let compiled = Compiled { source: service.clone(), scheduler, pending: is_pending(service) };
+        self.services.insert(service.key, compiled);
+        moved
+    }
+
     /// A service's scheduler after the steps before the last one.
     fn after_steps(&self, key: &ServiceKey, steps: Option<&Vec<Arc<Service>>>) -> Option<Scheduler> {
-        let mut scheduler = self.schedulers.get(key).cloned();
+        let mut scheduler = self.services.get(key).map(|known| known.scheduler.clone());
         // Servers that came and went on the way have no slot: here they need but be told apart.
         let mut passing: HashMap<DestinationKey, Arc<DestinationShared>> = HashMap::new();
         for step in steps.into_iter().flatten() {
@@ -159,29 +268,25 @@ impl Compiler {
         }
         scheduler
     }
+}
 
-    /// The destinations by slot, without what only a configured one has.
-    fn empty_destinations(&self) -> Vec<Destination> {
-        let destination = |slot: &Slot| Destination {
-            generation: slot.generation,
-            presence: slot.presence,
-            address: slot.key.address,
-            port: slot.key.port,
-            method: snapshot::Method::Direct,
-            next_hop: Destination::NO_ROUTE,
-            shared: slot.shared.clone(),
-        };
-        self.slots.all().iter().map(destination).collect()
+/// A destination without what only a configured one has.
+fn empty(slot: &Slot) -> Destination {
+    Destination {
+        generation: slot.generation,
+        presence: slot.presence,
+        address: slot.key.address,
+        port: slot.key.port,
+        method: snapshot::Method::Direct,
+        next_hop: Destination::NO_ROUTE,
+        shared: slot.shared.clone(),
     }
 }
 
-fn destinations(configuration: &Configuration) -> Vec<DestinationKey> {
-    let of = |service: &Arc<Service>| {
-        let key = service.key;
-        let key = move |(address, port)| DestinationKey { service: key, address, port };
-        service.servers.iter().map(|server| (server.address, server.port)).map(key).collect::<Vec<_>>()
-    };
-    configuration.services.iter().flat_map(of).collect()
+fn destinations(service: &Service) -> impl Iterator<Item = DestinationKey> {
+    let of =
+        |server: &Server| DestinationKey { service: service.key, address: server.address, port: server.port };
+    service.servers.iter().map(of)
 }
 
 fn packets(key: &ServiceKey) -> Option<snapshot::ServiceKey> {
@@ -276,21 +381,29 @@ fn pending_of_service(service: &Service) -> Vec<String> {
 struct NextHops {
     entries: Vec<Entry>,
     by_address: HashMap<(u16, IpAddr), u32>,
+    /// Those that no destination uses.
+    unused: BTreeSet<u32>,
+    /// As they were published last.
+    published: Arc<[NextHop]>,
+    /// Whether anything has changed in this generation.
+    moved: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     hop: NextHop,
-    used: bool,
+    /// How many destinations use it.
+    users: u32,
+    /// When the last one let go of it.
     last_used: Nanos,
 }
 
 impl NextHops {
-    fn begin(&mut self) {
-        self.entries.iter_mut().for_each(|entry| entry.used = false);
+    fn begin(&mut self, moved: bool) {
+        self.moved = moved;
     }
 
-    /// The number of the next hop to an address.
+    /// The number of the next hop to an address, which has one user more.
     fn towards(&mut self, address: IpAddr, network: &Network, now: Nanos) -> u32 {
         let Some((port, address)) = network.route(address) else {
             return Destination::NO_ROUTE;
@@ -298,7 +411,11 @@ impl NextHops {
         let known = self.by_address.get(&(port, address)).copied();
         let number = known.unwrap_or_else(|| self.add(port, address, now));
         let entry = &mut self.entries[number as usize];
-        entry.used = true;
+        entry.users += 1;
+        if entry.users == 1 {
+            self.unused.remove(&number);
+            self.moved = true;
+        }
         // The port may have got another MAC address or MTU since.
         if let Some(facts) = network.ports.get(usize::from(port)) {
             (entry.hop.source, entry.hop.mtu) = (facts.mac, facts.mtu);
@@ -308,31 +425,45 @@ impl NextHops {
 
     fn add(&mut self, port: u16, address: IpAddr, now: Nanos) -> u32 {
         let hop = NextHop { address, port, mtu: 0, source: [0; 6], cell: Arc::new(NeighborCell::default()) };
-        let entry = Entry { hop, used: true, last_used: now };
-        let rested = |entry: &Entry| !entry.used && now.0.saturating_sub(entry.last_used.0) >= REST.0;
-        let number = match self.entries.iter().position(rested) {
-            Some(number) => {
-                let old = std::mem::replace(&mut self.entries[number], entry);
+        let entry = Entry { hop, users: 0, last_used: now };
+        let rested = |entry: &Entry| now.0.saturating_sub(entry.last_used.0) >= REST.0;
+        let number = match self.unused.iter().find(|number| rested(&self.entries[**number as usize])) {
+            Some(&number) => {
+                let old = std::mem::replace(&mut self.entries[number as usize], entry);
                 self.by_address.remove(&(old.hop.port, old.hop.address));
                 number
             }
             None => {
                 self.entries.push(entry);
-                self.entries.len() - 1
+                (self.entries.len() - 1) as u32
             }
-        } as u32;
+        };
         self.by_address.insert((port, address), number);
         number
     }
 
-    fn end(&mut self, now: Nanos) -> Box<[NextHop]> {
-        self.entries.iter_mut().filter(|entry| entry.used).for_each(|entry| entry.last_used = now);
-        self.entries.iter().map(|entry| entry.hop.clone()).collect()
+    /// A user less.
+    fn release(&mut self, number: u32, now: Nanos) {
+        // None where no route led.
+        let Some(entry) = self.entries.get_mut(number as usize) else { return };
+        entry.users = entry.users.saturating_sub(1);
+        if entry.users == 0 {
+            entry.last_used = now;
+            self.unused.insert(number);
+            self.moved = true;
+        }
+    }
+
+    fn end(&mut self) -> Arc<[NextHop]> {
+        if self.moved {
+            self.published = self.entries.iter().map(|entry| entry.hop.clone()).collect();
+        }
+        self.published.clone()
     }
 
     /// Those that a destination uses.
     fn used(&self) -> impl Iterator<Item = &NextHop> {
-        self.entries.iter().filter(|entry| entry.used).map(|entry| &entry.hop)
+        self.entries.iter().filter(|entry| entry.users > 0).map(|entry| &entry.hop)
     }
 }
 
@@ -340,6 +471,11 @@ impl Compiler {
     /// The next hops that destinations use, for whoever resolves them.
     pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
         self.next_hops.used()
+    }
+
+    /// Whether the last generation changed them, or their ports.
+    pub fn next_hops_moved(&self) -> bool {
+        self.next_hops.moved
     }
 }
 

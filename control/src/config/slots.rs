@@ -9,7 +9,7 @@
 use super::model::ServiceKey;
 use pointsman_dataplane::{snapshot::Presence, stats::DestinationShared, time::Nanos};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -65,13 +65,17 @@ pub struct Moment {
 pub struct Slots {
     slots: Vec<Slot>,
     by_key: HashMap<DestinationKey, u32>,
+    /// Those without a destination that is present.
+    idle: BTreeSet<u32>,
+    /// Those that have changed since [`Slots::take_touched`].
+    touched: Vec<u32>,
     most: usize,
 }
 
 impl Slots {
     /// No destination yet; never more than `most` slots.
     pub fn new(most: usize) -> Self {
-        Self { slots: Vec::new(), by_key: HashMap::new(), most }
+        Self { slots: Vec::new(), by_key: HashMap::new(), idle: BTreeSet::new(), touched: Vec::new(), most }
     }
 
     /// All slots by number.
@@ -84,72 +88,88 @@ impl Slots {
         self.by_key.get(key).copied()
     }
 
-    /// How many slots are missing for `wanted` beside what connections still refer to; 0 if there is room.
-    pub fn missing(&self, wanted: &[DestinationKey], at: Moment) -> usize {
-        let new = wanted.iter().filter(|key| !self.by_key.contains_key(*key)).count();
+    /// The numbers of the slots that have changed since this was last called.
+    pub fn take_touched(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// How many slots are missing for `wanted` beside what connections still refer to; 0 if there is room. `ended` as in
+    /// [`Slots::assign`].
+    pub fn missing(&self, wanted: &[DestinationKey], ended: &HashSet<ServiceKey>, at: Moment) -> usize {
+        let is_new = |key: &&DestinationKey| ended.contains(&key.service) || !self.by_key.contains_key(*key);
+        let new = wanted.iter().filter(is_new).count();
+        if new <= self.most - self.slots.len() {
+            return 0;
+        }
         let kept: HashSet<&DestinationKey> = wanted.iter().collect();
-        let free =
-            self.slots.iter().filter(|slot| Self::is_free(slot, at) && !kept.contains(&slot.key)).count();
+        let idle = self.idle.iter().filter_map(|number| self.slots.get(*number as usize));
+        let free = idle.filter(|slot| Self::is_free(slot, at) && !kept.contains(&slot.key)).count();
         new.saturating_sub(free + self.most - self.slots.len())
     }
 
-    /// Gives each of `wanted` its slot, in order, and takes those of all others away. `services` are the ones that
-    /// there are. Call [`Slots::missing`] first: where no slot is left, a destination gets `None`.
+    /// Takes the slots of `leaving` away, ends what is left of the services that have `ended`, and gives each of `wanted`
+    /// its slot, in order. A service that has ended may be wanted: it begins anew. All others stay as they are. Call
+    /// [`Slots::missing`] first: where no slot is left, a destination gets `None`.
     pub fn assign(
         &mut self,
+        leaving: &[DestinationKey],
+        ended: &HashSet<ServiceKey>,
         wanted: &[DestinationKey],
-        services: &HashSet<ServiceKey>,
         at: Moment,
     ) -> Vec<Option<u32>> {
-        self.remove_others(wanted, services, at);
-        let mut free: Vec<u32> = self.sweep(wanted, at);
-        // The lowest first, so that the snapshot stays short.
-        free.reverse();
-        wanted.iter().map(|key| self.revive(key).or_else(|| self.take(*key, &mut free))).collect()
+        leaving.iter().for_each(|key| self.remove(key, at));
+        self.end(ended, at);
+        let mut numbers: Vec<Option<u32>> = wanted.iter().map(|key| self.revive(key)).collect();
+        if numbers.contains(&None) {
+            let mut free = self.sweep(at);
+            // The lowest first, so that the snapshot stays short.
+            free.reverse();
+            for (number, key) in numbers.iter_mut().zip(wanted).filter(|(number, _)| number.is_none()) {
+                *number = self.take(*key, &mut free);
+            }
+        }
+        numbers
     }
 
-    /// Takes the slots of whole services away: those that are added again under their keys begin anew.
-    pub fn end(&mut self, services: &HashSet<ServiceKey>, at: Moment) {
-        for slot in self.slots.iter_mut().filter(|_| !services.is_empty()) {
-            if matches!(slot.presence, Presence::Present | Presence::Removed)
-                && services.contains(&slot.key.service)
-            {
-                slot.presence = Presence::ServiceGone;
-                slot.removed = (at.now, at.generation);
-                self.by_key.remove(&slot.key);
-            }
+    fn remove(&mut self, key: &DestinationKey, at: Moment) {
+        let Some(number) = self.find(key) else { return };
+        let Some(slot) = self.slots.get_mut(number as usize) else { return };
+        if slot.presence == Presence::Present {
+            slot.presence = Presence::Removed;
+            slot.removed = (at.now, at.generation);
+            self.idle.insert(number);
+            self.touched.push(number);
         }
     }
 
-    fn remove_others(&mut self, wanted: &[DestinationKey], services: &HashSet<ServiceKey>, at: Moment) {
-        let wanted: HashSet<&DestinationKey> = wanted.iter().collect();
-        for slot in &mut self.slots {
-            if slot.presence == Presence::Present && !wanted.contains(&slot.key) {
-                slot.presence = Presence::Removed;
-                slot.removed = (at.now, at.generation);
-            }
-            if slot.presence == Presence::Removed && !services.contains(&slot.key.service) {
+    fn end(&mut self, services: &HashSet<ServiceKey>, at: Moment) {
+        for number in self.idle.iter().filter(|_| !services.is_empty()) {
+            let Some(slot) = self.slots.get_mut(*number as usize) else { continue };
+            if slot.presence == Presence::Removed && services.contains(&slot.key.service) {
                 slot.presence = Presence::ServiceGone;
                 slot.removed = (at.now, at.generation);
                 self.by_key.remove(&slot.key);
+                self.touched.push(*number);
             }
         }
     }
 
     /// Empties the slots that nothing refers to, and returns all empty ones in order.
-    fn sweep(&mut self, wanted: &[DestinationKey], at: Moment) -> Vec<u32> {
-        let wanted: HashSet<&DestinationKey> = wanted.iter().collect();
+    fn sweep(&mut self, at: Moment) -> Vec<u32> {
         let mut empty = Vec::new();
-        for (number, slot) in (0..).zip(&mut self.slots) {
-            if !Self::is_free(slot, at) || (slot.presence == Presence::Removed && wanted.contains(&slot.key))
-            {
+        for number in &self.idle {
+            let Some(slot) = self.slots.get_mut(*number as usize) else { continue };
+            if !Self::is_free(slot, at) {
                 continue;
             }
             if slot.presence == Presence::Removed {
                 self.by_key.remove(&slot.key);
             }
-            slot.presence = Presence::Vacant;
-            empty.push(number);
+            if slot.presence != Presence::Vacant {
+                slot.presence = Presence::Vacant;
+                self.touched.push(*number);
+            }
+            empty.push(*number);
         }
         empty
     }
@@ -168,8 +188,13 @@ impl Slots {
     }
 
     fn revive(&mut self, key: &DestinationKey) -> Option<u32> {
-        let number = *self.by_key.get(key)?;
-        self.slots.get_mut(number as usize)?.presence = Presence::Present;
+        let number = self.find(key)?;
+        let slot = self.slots.get_mut(number as usize)?;
+        if slot.presence != Presence::Present {
+            slot.presence = Presence::Present;
+            self.idle.remove(&number);
+            self.touched.push(number);
+        }
         Some(number)
     }
 
@@ -197,7 +222,25 @@ impl Slots {
             None => return None,
         };
         self.by_key.insert(key, number);
+        self.idle.remove(&number);
+        self.touched.push(number);
         Some(number)
+    }
+}
+
+#[cfg(test)]
+impl Slots {
+    /// Gives the slots to exactly `wanted`, of exactly these services.
+    pub(crate) fn assign_all(
+        &mut self,
+        wanted: &[DestinationKey],
+        services: &HashSet<ServiceKey>,
+        at: Moment,
+    ) -> Vec<Option<u32>> {
+        let keys = self.slots.iter().map(|slot| slot.key);
+        let leaving: Vec<_> = keys.clone().filter(|key| !wanted.contains(key)).collect();
+        let ended = keys.map(|key| key.service).filter(|service| !services.contains(service)).collect();
+        self.assign(&leaving, &ended, wanted, at)
     }
 }
 
@@ -223,7 +266,7 @@ mod tests {
 
     fn assign(slots: &mut Slots, servers: &[u8], second: u64) -> Vec<Option<u32>> {
         let wanted: Vec<_> = servers.iter().map(|n| server(*n)).collect();
-        slots.assign(&wanted, &HashSet::from([SERVICE]), at(second))
+        slots.assign_all(&wanted, &HashSet::from([SERVICE]), at(second))
     }
 
     #[test]
@@ -264,7 +307,7 @@ mod tests {
         let mut slots = Slots::new(8);
         assign(&mut slots, &[1], 1);
         slots.all()[0].shared.connected(true);
-        slots.assign(&[], &HashSet::new(), at(2));
+        slots.assign_all(&[], &HashSet::new(), at(2));
         assert_eq!(slots.all()[0].presence, Presence::ServiceGone);
         assert_eq!(assign(&mut slots, &[1], 3), [Some(1)]);
         slots.all()[0].shared.disconnected(true);
@@ -276,9 +319,9 @@ mod tests {
     fn a_slot_is_not_reused_while_a_worker_runs_the_generation_that_had_it() {
         let mut slots = Slots::new(8);
         assign(&mut slots, &[1], 1);
-        slots.assign(&[], &HashSet::new(), at(2));
+        slots.assign_all(&[], &HashSet::new(), at(2));
         let behind = Moment { now: Nanos::from_secs(3), generation: 4, seen: 2 };
-        assert_eq!(slots.assign(&[server(2)], &HashSet::from([SERVICE]), behind), [Some(1)]);
+        assert_eq!(slots.assign_all(&[server(2)], &HashSet::from([SERVICE]), behind), [Some(1)]);
         assert_eq!(assign(&mut slots, &[2, 3], 5), [Some(1), Some(0)]);
     }
 
@@ -286,8 +329,8 @@ mod tests {
     fn a_director_that_is_full_says_how_many_slots_are_missing() {
         let mut slots = Slots::new(2);
         assign(&mut slots, &[1, 2], 1);
-        assert_eq!(slots.missing(&[server(1), server(2)], at(2)), 0);
-        assert_eq!(slots.missing(&[server(1), server(2), server(3), server(4)], at(2)), 2);
+        assert_eq!(slots.missing(&[server(1), server(2)], &HashSet::new(), at(2)), 0);
+        assert_eq!(slots.missing(&[server(1), server(2), server(3), server(4)], &HashSet::new(), at(2)), 2);
         assert_eq!(assign(&mut slots, &[1, 2, 3], 2), [Some(0), Some(1), None]);
     }
 }

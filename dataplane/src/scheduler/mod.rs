@@ -121,12 +121,12 @@ impl Kind {
     }
 }
 
-/// Picks destinations of one service. A clone shares the place.
+/// Picks destinations of one service. A clone shares list and place.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     kind: Kind,
     /// From the last one added to the first.
-    list: Box<[Candidate]>,
+    list: Arc<[Candidate]>,
     place: Arc<Place>,
     laps: wrr::Laps,
 }
