@@ -19,6 +19,8 @@ pub struct Baseline {
 
 /// How much more than the committed figure is too much.
 pub const TOLERANCE: f64 = 0.03;
+/// The same where another compiler made the program: its own doing is not ours.
+const OTHER_COMPILER: f64 = 0.2;
 const FLOWS: u32 = 1_000;
 const RENEW: &str = "cargo run --release -p pointsman-benches --bin pointsman-bench -- gate --renew";
 
@@ -53,7 +55,7 @@ fn read(path: &Path) -> Result<Baseline, String> {
 fn render(baseline: &Baseline) -> String {
     let mut text = format!(
         "# Instructions per packet of the release build, counted by callgrind: `pointsman-bench gate` fails when one is more\n\
-         # than 3 % above its figure here. Renew them when that is meant:\n# {RENEW}\n\nrustc = {:?}\n\n\
+         # than 3 % above its figure here (20 % with another compiler). Renew them when that is meant:\n# {RENEW}\n\nrustc = {:?}\n\n\
          [instructions_per_packet]\n",
         baseline.rustc
     );
@@ -84,18 +86,19 @@ fn compiler() -> String {
 fn judge(baseline: &Baseline, counted: &BTreeMap<String, f64>, rustc: &str) -> (String, bool) {
     let mut text = String::new();
     let (mut good, mut changed) = (true, false);
+    let tolerance = if rustc == baseline.rustc { TOLERANCE } else { OTHER_COMPILER };
     for (mode, expected) in &baseline.instructions_per_packet {
         let Some(figure) = counted.get(mode) else {
             continue;
         };
         let change = figure / expected - 1.0;
         let verdict = match change {
-            change if change > TOLERANCE => "TOO MANY",
-            change if change < -TOLERANCE => "fewer",
+            change if change > tolerance => "TOO MANY",
+            change if change < -tolerance => "fewer",
             _ => "good",
         };
-        good &= change <= TOLERANCE;
-        changed |= change.abs() > TOLERANCE;
+        good &= change <= tolerance;
+        changed |= change.abs() > tolerance;
         let _ = writeln!(
             text,
             "{mode}: {figure:.1} instructions per packet, {expected:.1} are committed ({:+.1} %): {verdict}",
@@ -129,14 +132,24 @@ mod tests {
         let (text, good) = judged(205.0, "rustc 1.90.0");
         assert!(good);
         assert_eq!(text, "hit: 205.0 instructions per packet, 200.0 are committed (+2.5 %): good\n");
-        let (text, good) = judged(206.1, "rustc 1.91.0");
+        let (text, good) = judged(206.1, "rustc 1.90.0");
         assert!(!good);
         assert_eq!(
             text,
             "hit: 206.1 instructions per packet, 200.0 are committed (+3.0 %): TOO MANY\n\
-             the compiler is another: rustc 1.91.0 here, rustc 1.90.0 there\n\
              if that is meant, renew benches/baseline.toml and commit it: cargo run --release -p pointsman-benches --bin \
              pointsman-bench -- gate --renew\n"
+        );
+    }
+
+    #[test]
+    fn another_compiler_may_need_a_fifth_more() {
+        let (text, good) = judged(239.9, "rustc 1.91.0");
+        assert!(good, "{text}");
+        let (text, good) = judged(240.1, "rustc 1.91.0");
+        assert!(
+            !good && text.contains("the compiler is another: rustc 1.91.0 here, rustc 1.90.0 there"),
+            "{text}"
         );
     }
 
