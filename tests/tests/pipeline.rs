@@ -72,7 +72,7 @@ fn run(folder: &Path, out: &Path) -> String {
     let configuration = toml::read(&path, &text).unwrap_or_else(|errors| panic!("{errors}"));
     let at = Moment { now: Nanos(0), generation: 1, seen: 0 };
     let snapshot = Compiler::default().compile(&configuration, &network(), at);
-    for hop in &snapshot.next_hops {
+    for hop in snapshot.next_hops.iter() {
         hop.cell.set(NeighborState::Reachable(mac(hop.address)));
     }
     let slots = slots(&configuration, &snapshot);

@@ -138,7 +138,7 @@ pub fn read(path: &Path, text: &str) -> Result<Configuration, ConfigErrors> {
     }
 }
 
-fn sorted(report: Report<'_>) -> ConfigErrors {
+fn sorted(report: Report) -> ConfigErrors {
     let mut errors = report.errors;
     errors.sort_by_key(|error| error.line);
     ConfigErrors(errors)
@@ -155,7 +155,7 @@ fn field_in_file(field: &str) -> String {
         .replace("start.memory", "memory")
 }
 
-fn document(mut root: Section<'_, '_>, report: &mut Report<'_>) -> v1::Configuration {
+fn document(mut root: Section<'_, '_>, report: &mut Report) -> v1::Configuration {
     let ports = root.sections("port", report).into_iter().map(|section| port(section, report)).collect();
     let mut start = v1::Start { ports, ..Default::default() };
     if let Some(mut workers) = root.section("workers", report) {
@@ -186,7 +186,7 @@ const PORTS: std::ops::Range<u64> = 0..65_536;
 const NUMBERS: std::ops::Range<u64> = 0..(1 << 32);
 const SECONDS: std::ops::Range<u64> = 1..MAX_SECONDS as u64 + 1;
 
-fn port(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Port {
+fn port(mut section: Section<'_, '_>, report: &mut Report) -> v1::Port {
     let remedy = "`ip link` lists the interfaces";
     if !section.has("device") && !section.has("name") {
         section.missing("device", "the name of a network interface", report);
@@ -203,7 +203,7 @@ fn port(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Port {
     v1::Port { name, driver, device, idle, receive_ring }
 }
 
-fn memory(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Memory {
+fn memory(mut section: Section<'_, '_>, report: &mut Report) -> v1::Memory {
     let words = ["auto", "2M", "1G", "ordinary"].map(|word| (word, word));
     let memory = v1::Memory {
         pages: section.word("pages", &words, report).unwrap_or_default().to_owned(),
@@ -214,7 +214,7 @@ fn memory(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Memory {
     memory
 }
 
-fn timeouts(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::ConnectionTimeouts {
+fn timeouts(mut section: Section<'_, '_>, report: &mut Report) -> v1::ConnectionTimeouts {
     let mut seconds = |key| section.number32(key, SECONDS, report).unwrap_or(0);
     let timeouts = v1::ConnectionTimeouts {
         tcp_established: seconds("tcp_established"),
@@ -233,7 +233,7 @@ fn timeouts(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Connec
     timeouts
 }
 
-fn service(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::ServiceConfiguration {
+fn service(mut section: Section<'_, '_>, report: &mut Report) -> v1::ServiceConfiguration {
     let key = service_key(&mut section, report);
     let service = v1::Service {
         key: Some(v1::ServiceKey { key: Some(key) }),
@@ -257,7 +257,7 @@ fn service(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Service
     v1::ServiceConfiguration { service: Some(service), servers }
 }
 
-fn service_key(section: &mut Section<'_, '_>, report: &mut Report<'_>) -> v1::service_key::Key {
+fn service_key(section: &mut Section<'_, '_>, report: &mut Report) -> v1::service_key::Key {
     use v1::service_key::{Address, Key, Mark};
     let protocols = [("tcp", v1::Protocol::Tcp), ("udp", v1::Protocol::Udp), ("sctp", v1::Protocol::Sctp)];
     let marked = section.has("mark");
@@ -288,7 +288,7 @@ fn service_key(section: &mut Section<'_, '_>, report: &mut Report<'_>) -> v1::se
     }
 }
 
-fn server(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Server {
+fn server(mut section: Section<'_, '_>, report: &mut Report) -> v1::Server {
     use v1::ForwardingMethod::{Direct, Local, Nat, Tunnel};
     let methods = [("direct", Direct), ("nat", Nat), ("tunnel", Tunnel), ("local", Local)];
     if !section.has("address") {
@@ -310,7 +310,7 @@ fn server(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Server {
     server
 }
 
-fn tunnel(mut section: Section<'_, '_>, report: &mut Report<'_>) -> v1::Tunnel {
+fn tunnel(mut section: Section<'_, '_>, report: &mut Report) -> v1::Tunnel {
     use v1::tunnel::{Checksum, Kind};
     let kinds = [("ipip", Kind::Ipip), ("gue", Kind::Gue), ("gre", Kind::Gre)];
     let checksums = [("none", Checksum::None), ("on", Checksum::On), ("remote", Checksum::Remote)];

@@ -110,7 +110,8 @@ mod tests {
         assert_eq!(snapshot.destinations[0].shared.active(), CONNECTIONS);
         assert_eq!(sweep_all(&mut connections, START, &snapshot), CONNECTIONS as usize);
         assert_eq!(connections.table.len(), CONNECTIONS as usize);
-        snapshot.destinations[0].presence = Presence::ServiceGone;
+        let destinations = std::sync::Arc::get_mut(&mut snapshot.destinations).unwrap();
+        destinations[0].presence = Presence::ServiceGone;
         assert_eq!(sweep_all(&mut connections, START, &snapshot), CONNECTIONS as usize);
         assert_eq!((connections.table.len(), snapshot.destinations[0].shared.active()), (0, 0));
     }

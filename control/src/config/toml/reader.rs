@@ -8,22 +8,23 @@ use toml::{
 };
 
 /// What is known while a file is read: where each field stands, and what was wrong.
-pub(super) struct Report<'t> {
+pub(super) struct Report {
     file: PathBuf,
-    text: &'t str,
+    /// Where its lines end. A file may have hundreds of thousands, and as many fields are looked up.
+    ends: Vec<usize>,
     lines: HashMap<String, usize>,
     pub(super) errors: Vec<ConfigError>,
 }
 
-impl<'t> Report<'t> {
-    pub(super) fn new(file: PathBuf, text: &'t str) -> Self {
-        Self { file, text, lines: HashMap::new(), errors: Vec::new() }
+impl Report {
+    pub(super) fn new(file: PathBuf, text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        Self { file, ends, lines: HashMap::new(), errors: Vec::new() }
     }
 
     /// The line of an offset, from 1.
     pub(super) fn line_at(&self, offset: usize) -> usize {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        1 + self.ends.partition_point(|end| *end < offset)
     }
 
     /// The line of a field or, if it is not there, of the nearest thing around it.
@@ -72,7 +73,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.table.contains_key(key)
     }
 
-    fn value(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<&'a Spanned<DeValue<'i>>> {
+    fn value(&mut self, key: &'static str, report: &mut Report) -> Option<&'a Spanned<DeValue<'i>>> {
         self.known.push(key);
         let value = self.table.get(key)?;
         report.note(&self.path(key), value.span());
@@ -85,7 +86,7 @@ impl<'a, 'i> Section<'a, 'i> {
         key: &'static str,
         expected: &str,
         remedy: &str,
-        report: &mut Report<'_>,
+        report: &mut Report,
         read: impl Fn(&'a DeValue<'i>) -> Option<T>,
     ) -> Option<T> {
         let value = self.value(key, report)?;
@@ -96,16 +97,11 @@ impl<'a, 'i> Section<'a, 'i> {
         read
     }
 
-    pub(super) fn string(
-        &mut self,
-        key: &'static str,
-        remedy: &str,
-        report: &mut Report<'_>,
-    ) -> Option<&'a str> {
+    pub(super) fn string(&mut self, key: &'static str, remedy: &str, report: &mut Report) -> Option<&'a str> {
         self.typed(key, "text in quotes", remedy, report, DeValue::as_str)
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<bool> {
+    pub(super) fn boolean(&mut self, key: &'static str, report: &mut Report) -> Option<bool> {
         self.typed(key, "true or false", "write it without quotes", report, DeValue::as_bool)
     }
 
@@ -114,7 +110,7 @@ impl<'a, 'i> Section<'a, 'i> {
         &mut self,
         key: &'static str,
         range: Range<u64>,
-        report: &mut Report<'_>,
+        report: &mut Report,
     ) -> Option<u64> {
         let expected = format!("a whole number from {} to {}", range.start, range.end - 1);
         self.typed(key, &expected, "choose a number in that range", report, |value| {
@@ -127,7 +123,7 @@ impl<'a, 'i> Section<'a, 'i> {
         &mut self,
         key: &'static str,
         range: Range<u64>,
-        report: &mut Report<'_>,
+        report: &mut Report,
     ) -> Option<u32> {
         self.number(key, range, report).and_then(|number| u32::try_from(number).ok())
     }
@@ -137,7 +133,7 @@ impl<'a, 'i> Section<'a, 'i> {
         &mut self,
         key: &'static str,
         words: &[(&str, T)],
-        report: &mut Report<'_>,
+        report: &mut Report,
     ) -> Option<T> {
         let names: Vec<String> = words.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let expected = match names.split_last() {
@@ -156,7 +152,7 @@ impl<'a, 'i> Section<'a, 'i> {
         &mut self,
         key: &'static str,
         expected: &str,
-        report: &mut Report<'_>,
+        report: &mut Report,
         read: impl Fn(&'a DeValue<'i>) -> Option<T>,
     ) -> Vec<T> {
         let remedy = "write them in square brackets, with commas between them";
@@ -178,7 +174,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// A table written as `[key]`, or inline.
-    pub(super) fn section(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<Section<'a, 'i>> {
+    pub(super) fn section(&mut self, key: &'static str, report: &mut Report) -> Option<Section<'a, 'i>> {
         let path = self.path(key);
         let remedy = format!("begin it with [{}]", unnumbered(&path));
         let table = self.typed(key, "a table", &remedy, report, DeValue::as_table)?;
@@ -186,7 +182,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// Tables written as `[[key]]`.
-    pub(super) fn sections(&mut self, key: &'static str, report: &mut Report<'_>) -> Vec<Section<'a, 'i>> {
+    pub(super) fn sections(&mut self, key: &'static str, report: &mut Report) -> Vec<Section<'a, 'i>> {
         let path = self.path(key);
         let remedy = format!("begin each with [[{}]]", unnumbered(&path));
         let Some(list) = self.typed(key, "a list of tables", &remedy, report, DeValue::as_array) else {
@@ -205,7 +201,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// Says that a key is missing.
-    pub(super) fn missing(&self, key: &str, what: &str, report: &mut Report<'_>) {
+    pub(super) fn missing(&self, key: &str, what: &str, report: &mut Report) {
         let line = report.line_of(&self.path);
         report.error(
             line,
@@ -216,7 +212,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// Reports every key that was not asked for. To be called last.
-    pub(super) fn finish(self, report: &mut Report<'_>) {
+    pub(super) fn finish(self, report: &mut Report) {
         for (key, _) in self.table.iter() {
             let name: &str = key.get_ref();
             if self.known.contains(&name) {
@@ -248,7 +244,7 @@ pub(super) fn whole(value: &DeValue<'_>) -> Option<u64> {
     u64::from_str_radix(integer.as_str().trim_start_matches('+'), integer.radix()).ok()
 }
 
-fn wrong(value: &Spanned<DeValue<'_>>, path: &str, expected: &str, remedy: &str, report: &mut Report<'_>) {
+fn wrong(value: &Spanned<DeValue<'_>>, path: &str, expected: &str, remedy: &str, report: &mut Report) {
     let found = match value.get_ref() {
         DeValue::String(text) => format!("\"{text}\""),
         DeValue::Integer(number) => number.to_string(),
