@@ -128,7 +128,9 @@ pub type Shown = (Totals, Totals);
 impl Accounts {
     /// Ends the accounts of services that are added again under their keys.
     pub fn end(&mut self, services: impl Iterator<Item = ServiceKey>) {
-        services.for_each(|key| drop(self.services.remove(&key)));
+        for key in services {
+            self.services.remove(&key);
+        }
     }
 
     /// Follows a change: new destinations and services begin at 0, those that stay go on. `services` are all, `slots`
