@@ -71,7 +71,7 @@ impl Director {
 }
 
 /// A small worker with one port. Memory ports have nothing to wait on: a frame is seen after 10 ms at the latest.
-pub(crate) fn plan<P: Port>(
+pub(crate) fn plan<P: Port<Frame = pointsman_hugepages::Buffer>>(
     index: u16,
     port: P,
     snapshot: publish::Reader<Snapshot>,

@@ -379,6 +379,8 @@ mod tests {
     struct Broken;
 
     impl Port for Broken {
+        type Frame = pointsman_hugepages::Buffer;
+
         fn rx(
             &mut self,
             _: &mut pointsman_hugepages::Pool,

@@ -3,7 +3,7 @@
 use crate::{
     conn::key::{Key4, Key6},
     limits::BATCH,
-    port::Frames,
+    port::{Frame, Frames},
     verdict::{DropReason, Verdict},
 };
 
@@ -120,16 +120,16 @@ impl Packet {
 
 /// A batch on its way through the stages. Index `i` of every array speaks of frame `i`; what stands behind the last frame
 /// is of earlier batches.
-pub struct Batch {
+pub struct Batch<F> {
     /// The frames.
-    pub frames: Frames,
+    pub frames: Frames<F>,
     /// What is known of each.
     pub packets: [Packet; BATCH],
     /// The keys of IPv6 flows.
     pub key6: [Key6; BATCH],
 }
 
-impl Batch {
+impl<F: Frame> Batch<F> {
     /// An empty batch, on the heap: it is several kilobytes.
     pub fn new() -> Box<Self> {
         Box::new(Self {

@@ -15,6 +15,7 @@ use crate::{
         lookup::{Followed, Picked, follow},
     },
     limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND, PUNT_BYTES},
+    port::Frame,
     rate::TokenBucket,
     reply,
     snapshot::{Method, Service, ServiceKey, Snapshot},
@@ -43,11 +44,11 @@ impl Context<'_> {
     }
 
     /// An ICMP error in place of frame `i`, if the budget has one.
-    pub fn icmp_error(
+    pub fn icmp_error<F: Frame>(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut Batch<F>,
         i: usize,
-        make: impl FnOnce(&mut Batch, [u8; 6]) -> Result<Answer, DropReason>,
+        make: impl FnOnce(&mut Batch<F>, [u8; 6]) -> Result<Answer, DropReason>,
     ) {
         batch.packets[i].verdict = if self.errors.take(self.now) {
             self.answer(batch, i, make)
@@ -57,11 +58,11 @@ impl Context<'_> {
     }
 
     /// An answer in place of frame `i`, from the address of the port that it came in by.
-    fn answer(
+    fn answer<F: Frame>(
         &self,
-        batch: &mut Batch,
+        batch: &mut Batch<F>,
         i: usize,
-        make: impl FnOnce(&mut Batch, [u8; 6]) -> Result<Answer, DropReason>,
+        make: impl FnOnce(&mut Batch<F>, [u8; 6]) -> Result<Answer, DropReason>,
     ) -> Verdict {
         let Some(port) = self.snapshot.ports.get(usize::from(batch.packets[i].port)) else {
             return Verdict::Drop(DropReason::PortGone);
@@ -74,8 +75,8 @@ impl Context<'_> {
 }
 
 /// Decides the packets that open a connection, or belong to none.
-pub fn admit(
-    batch: &mut Batch,
+pub fn admit<F: Frame>(
+    batch: &mut Batch<F>,
     misses: &Picked,
     v4: &mut Connections<Key4>,
     v6: &mut Connections<Key6>,
@@ -103,7 +104,7 @@ pub fn admit(
 }
 
 /// A packet that is not of a flow, or an ICMP error about no connection that we know.
-fn other(batch: &mut Batch, i: usize, address: IpAddr, context: &mut Context<'_>) -> Verdict {
+fn other<F: Frame>(batch: &mut Batch<F>, i: usize, address: IpAddr, context: &mut Context<'_>) -> Verdict {
     let layout = batch.packets[i].layout;
     let ours = context.snapshot.virtual_addresses.contains(&address);
     match layout.kind {
@@ -131,8 +132,8 @@ fn other(batch: &mut Batch, i: usize, address: IpAddr, context: &mut Context<'_>
 }
 
 /// A packet of a flow, or an ICMP error about one, that no connection was found for.
-fn flow<K: Key>(
-    batch: &mut Batch,
+fn flow<K: Key, F: Frame>(
+    batch: &mut Batch<F>,
     i: usize,
     (key, address): (&K, IpAddr),
     connections: &mut Connections<K>,
@@ -216,7 +217,7 @@ fn find_service<'a, K: Key>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Servi
 }
 
 /// What the local stack would say to a packet that nobody takes.
-fn no_service(batch: &mut Batch, i: usize, number: u8, context: &mut Context<'_>) {
+fn no_service<F: Frame>(batch: &mut Batch<F>, i: usize, number: u8, context: &mut Context<'_>) {
     let layout = batch.packets[i].layout;
     match number {
         protocol::TCP if layout.tcp_flags & tcp::RST != 0 => {
@@ -231,7 +232,7 @@ fn no_service(batch: &mut Batch, i: usize, number: u8, context: &mut Context<'_>
     }
 }
 
-fn port_unreachable(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
+fn port_unreachable<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) {
     let layout = batch.packets[i].layout;
     context.icmp_error(batch, i, |batch, mac| reply::port_unreachable(&mut batch.frames[i], &layout, mac));
 }
@@ -275,7 +276,7 @@ fn arp_operation(frame: &[u8], layout: &Layout) -> Option<u16> {
 }
 
 /// Gives the control plane a copy, without VLAN tags, of a frame that tells who a neighbour is.
-fn learn(batch: &Batch, i: usize, shared: &WorkerShared) {
+fn learn<F: Frame>(batch: &Batch<F>, i: usize, shared: &WorkerShared) {
     let (frame, l3) = (batch.frames[i].data(), usize::from(batch.packets[i].layout.l3));
     let mut copy = PuntedFrame { port: u16::from(batch.packets[i].port), len: 0, bytes: [0; PUNT_BYTES] };
     let rest = &frame[l3..];

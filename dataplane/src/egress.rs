@@ -4,7 +4,7 @@ use crate::{
     batch::Batch,
     handoff::Endpoint,
     limits::{BATCH, MAX_PORTS, MAX_WAITING, WAITING_MILLIS},
-    port::{Frames, Port},
+    port::{Frame, Frames, Port},
     snapshot::{NeighborState, NextHop, Snapshot},
     stats::WorkerStats,
     time::Nanos,
@@ -12,22 +12,21 @@ use crate::{
     wire::ethernet,
 };
 use arrayvec::ArrayVec;
-use pointsman_hugepages::Buffer;
 
 /// A frame that waits for its neighbour.
-struct Waiting {
-    frame: Buffer,
+struct Waiting<F> {
+    frame: F,
     hop: NextHop,
     since: Nanos,
 }
 
 /// What leaves, by port, and what waits to leave.
-pub struct Egress {
-    out: ArrayVec<Frames, MAX_PORTS>,
-    waiting: Vec<Waiting>,
+pub struct Egress<F> {
+    out: ArrayVec<Frames<F>, MAX_PORTS>,
+    waiting: Vec<Waiting<F>>,
 }
 
-impl Egress {
+impl<F: Frame> Egress<F> {
     /// For `ports` ports, at most [`MAX_PORTS`].
     pub fn new(ports: usize) -> Self {
         Self {
@@ -37,11 +36,11 @@ impl Egress {
     }
 
     /// Sends every frame of the batch where its verdict says, and empties the batch. No frame is left without a count.
-    pub fn resolve<P: Port>(
+    pub fn resolve<P: Port<Frame = F>>(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut Batch<F>,
         ports: &mut [P],
-        handoff: &Endpoint,
+        handoff: &Endpoint<F>,
         (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
     ) {
         // What waited for a neighbour that has answered since leaves before what has come since.
@@ -86,13 +85,18 @@ impl Egress {
 
     /// Sends the waiting frames whose neighbour has answered, and drops those that waited too long. Returns how many there
     /// were of both.
-    pub fn retry<P: Port>(&mut self, ports: &mut [P], (now, stats): (Nanos, &WorkerStats)) -> usize {
+    pub fn retry<P: Port<Frame = F>>(
+        &mut self,
+        ports: &mut [P],
+        (now, stats): (Nanos, &WorkerStats),
+    ) -> usize {
         if self.waiting.is_empty() {
             return 0;
         }
-        let expired = |waiting: &Waiting| now.0.saturating_sub(waiting.since.0) > WAITING_MILLIS * 1_000_000;
+        let expired =
+            |waiting: &Waiting<F>| now.0.saturating_sub(waiting.since.0) > WAITING_MILLIS * 1_000_000;
         // In order, so that a connection's segments stay in theirs.
-        let done: ArrayVec<Waiting, MAX_WAITING> = self
+        let done: ArrayVec<Waiting<F>, MAX_WAITING> = self
             .waiting
             .extract_if(.., |waiting| waiting.hop.cell.get() != NeighborState::Incomplete || expired(waiting))
             .collect();
@@ -111,13 +115,13 @@ impl Egress {
     }
 
     /// Sends one frame that the control plane made.
-    pub fn send<P: Port>(&mut self, port: u16, frame: Buffer, ports: &mut [P], stats: &WorkerStats) {
+    pub fn send<P: Port<Frame = F>>(&mut self, port: u16, frame: F, ports: &mut [P], stats: &WorkerStats) {
         self.enqueue(usize::from(port), frame, ports, stats);
         self.flush(ports, stats);
     }
 
     #[cold]
-    fn wait(&mut self, frame: Buffer, hop: &NextHop, now: Nanos, stats: &WorkerStats) {
+    fn wait(&mut self, frame: F, hop: &NextHop, now: Nanos, stats: &WorkerStats) {
         if self.waiting.len() == MAX_WAITING {
             stats.dropped(DropReason::NeighborQueueFull);
             return;
@@ -127,7 +131,13 @@ impl Egress {
 
     /// Whether there is such a port; if not, the frame is dropped and counted.
     #[inline]
-    fn enqueue<P: Port>(&mut self, port: usize, frame: Buffer, ports: &mut [P], stats: &WorkerStats) -> bool {
+    fn enqueue<P: Port<Frame = F>>(
+        &mut self,
+        port: usize,
+        frame: F,
+        ports: &mut [P],
+        stats: &WorkerStats,
+    ) -> bool {
         let Some(out) = self.out.get_mut(port) else {
             stats.dropped(DropReason::PortGone);
             return false;
@@ -140,7 +150,7 @@ impl Egress {
     }
 
     #[inline]
-    fn flush<P: Port>(&mut self, ports: &mut [P], stats: &WorkerStats) {
+    fn flush<P: Port<Frame = F>>(&mut self, ports: &mut [P], stats: &WorkerStats) {
         for (port, out) in self.out.iter_mut().enumerate() {
             if !out.is_empty() {
                 transmit(port, out, ports, stats);
@@ -149,14 +159,14 @@ impl Egress {
     }
 }
 
-fn transmit<P: Port>(port: usize, out: &mut Frames, ports: &mut [P], stats: &WorkerStats) {
+fn transmit<P: Port>(port: usize, out: &mut Frames<P::Frame>, ports: &mut [P], stats: &WorkerStats) {
     let Some(device) = ports.get_mut(port) else {
         stats.drops[DropReason::PortGone as usize].add(out.len() as u64);
         out.clear();
         return;
     };
     let offered = out.len();
-    let bytes: usize = out.iter().map(Buffer::len).sum();
+    let bytes: usize = out.iter().map(Frame::len).sum();
     let sent = device.tx(out);
     let counters = &stats.ports[port];
     counters.tx_packets.add(sent as u64);

@@ -6,33 +6,33 @@ use pointsman_hugepages::Buffer;
 use std::sync::Arc;
 
 /// A frame and the number of the port that it came in by.
-pub type Handed = (Buffer, u8);
+pub type Handed<F> = (F, u8);
 
 /// One worker's ends of the rings.
-pub struct Endpoint {
+pub struct Endpoint<F = Buffer> {
     index: usize,
     /// `rings[from][to]`.
-    rings: Arc<[Box<[ArrayQueue<Handed>]>]>,
+    rings: Arc<[Box<[ArrayQueue<Handed<F>>]>]>,
     /// The ring that is emptied next, so that none starves.
     turn: usize,
 }
 
 /// The ends of the rings between `workers` workers.
-pub fn mesh(workers: usize) -> Vec<Endpoint> {
+pub fn mesh<F>(workers: usize) -> Vec<Endpoint<F>> {
     let ring = |from, to| ArrayQueue::new(if from == to { 1 } else { HANDOFF_RING });
     let rings: Arc<[Box<[_]>]> =
         (0..workers).map(|from| (0..workers).map(|to| ring(from, to)).collect()).collect::<Vec<_>>().into();
     (0..workers).map(|index| Endpoint { index, rings: rings.clone(), turn: 0 }).collect()
 }
 
-impl Endpoint {
+impl<F> Endpoint<F> {
     /// Workers that are joined.
     pub fn workers(&self) -> u16 {
         self.rings.len() as u16
     }
 
     /// Gives a frame to worker `to`. Returns it if that worker's ring is full or there is no such worker.
-    pub fn push(&self, to: u16, frame: Handed) -> Result<(), Handed> {
+    pub fn push(&self, to: u16, frame: Handed<F>) -> Result<(), Handed<F>> {
         match self.rings[self.index].get(usize::from(to)) {
             Some(ring) => ring.push(frame),
             None => Err(frame),
@@ -41,7 +41,7 @@ impl Endpoint {
 
     /// Takes at most `limit` frames that other workers gave, a ring at a time, each ring in its order. Returns how many
     /// frames waited in the fullest of the rings that it took from; 0 if it took none.
-    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(Handed)) -> usize {
+    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(Handed<F>)) -> usize {
         let workers = self.rings.len();
         let mut left = limit;
         let mut fill = 0;

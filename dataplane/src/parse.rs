@@ -10,6 +10,7 @@ use crate::{
         lookup::Picked,
     },
     limits::MAX_PORTS,
+    port::Frame,
     snapshot::PortFacts,
     steer,
     verdict::{DropReason, Verdict},
@@ -38,7 +39,7 @@ pub struct Found {
 
 /// Parses the frames of the batch and finds the worker that owns each. `worker` is this one, of `workers`.
 #[inline]
-pub fn batch(batch: &mut Batch, ports: &[PortFacts], worker: u16, workers: u16) -> Found {
+pub fn batch<F: Frame>(batch: &mut Batch<F>, ports: &[PortFacts], worker: u16, workers: u16) -> Found {
     let mut macs = [0; MAX_PORTS];
     for (word, port) in macs.iter_mut().zip(ports) {
         *word = ethernet::word(port.mac);

@@ -14,10 +14,10 @@
 
 use crate::{
     batch::{Kind, Layout},
+    port::Frame,
     verdict::{Answer, DropReason},
     wire::{arp, checksum, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, tcp},
 };
-use pointsman_hugepages::Buffer;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// How an answer was made: what to count, or why there is none.
@@ -42,7 +42,7 @@ const DF: u16 = ipv4::DONT_FRAGMENT;
 ///
 /// # Errors
 /// `SourceInvalid` if the asker claims the address itself, or its MAC address is none that one station can have.
-pub fn arp_reply(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
+pub fn arp_reply(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
     let l3 = usize::from(layout.l3);
     let request = frame.data().get(l3..).and_then(arp::Arp::new);
     let request = request.filter(arp::Arp::is_ethernet_ipv4).ok_or(DropReason::FrameTruncated)?;
@@ -61,7 +61,7 @@ pub fn arp_reply(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
 /// # Errors
 /// `TransportHeader` if the solicitation is broken (RFC 4861 section 7.1.1), `SourceInvalid` if its source can be no
 /// station.
-pub fn neighbor_advertisement(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
+pub fn neighbor_advertisement(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
     let packet = ip_packet(frame.data(), layout)?;
     let ip = ipv6::Ipv6::new(packet).ok_or(DropReason::FrameTruncated)?;
     let bytes = transport(packet, layout)?;
@@ -98,7 +98,7 @@ pub fn neighbor_advertisement(frame: &mut Buffer, layout: &Layout, mac: [u8; 6])
 ///
 /// # Errors
 /// `TransportHeader` for a wrong checksum, `SourceInvalid` if the source can be no station.
-pub fn echo(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
+pub fn echo(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
     let (l3, l4, end) = offsets(layout);
     let packet = ip_packet(frame.data(), layout)?;
     let bytes = transport(packet, layout)?;
@@ -142,7 +142,7 @@ pub fn echo(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
 /// # Errors
 /// `ResetUnmatched` for a RST, `TransportHeader` for a broken segment or a wrong checksum, `SourceInvalid` and
 /// `NotAnswerable` for addresses that no one station has.
-pub fn tcp_reset(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
+pub fn tcp_reset(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
     let l3 = usize::from(layout.l3);
     let packet = ip_packet(frame.data(), layout)?;
     let bytes = transport(packet, layout)?;
@@ -185,7 +185,7 @@ pub fn tcp_reset(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
 ///
 /// # Errors
 /// `NotAnswerable`, `Fragment` and `SourceInvalid` for what no ICMP error may answer.
-pub fn port_unreachable(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
+pub fn port_unreachable(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
     let error = if layout.v6 {
         (icmpv6::UNREACHABLE, icmpv6::PORT_UNREACHABLE, 0)
     } else {
@@ -199,7 +199,7 @@ pub fn port_unreachable(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Re
 ///
 /// # Errors
 /// See [`port_unreachable`].
-pub fn time_exceeded(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
+pub fn time_exceeded(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
     let kind = if layout.v6 { icmpv6::TIME_EXCEEDED } else { icmp::TIME_EXCEEDED };
     icmp_error(frame, layout, mac, (kind, 0, 0))?;
     Ok(Answer::TimeExceeded)
@@ -210,7 +210,7 @@ pub fn time_exceeded(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Repli
 ///
 /// # Errors
 /// See [`port_unreachable`].
-pub fn packet_too_big(frame: &mut Buffer, layout: &Layout, mac: [u8; 6], mtu: u16) -> Replied {
+pub fn packet_too_big(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6], mtu: u16) -> Replied {
     let error = if layout.v6 {
         (icmpv6::PACKET_TOO_BIG, 0, u32::from(mtu))
     } else {
@@ -261,7 +261,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// The ICMP error of this type, code and second word about the packet, in its place.
 fn icmp_error(
-    frame: &mut Buffer,
+    frame: &mut impl Frame,
     layout: &Layout,
     mac: [u8; 6],
     (kind, code, rest): (u8, u8, u32),
@@ -459,7 +459,7 @@ fn back_to_sender(data: &mut [u8], mac: [u8; 6]) -> Result<(), DropReason> {
 }
 
 /// Puts `packet` at `l3`, the last of the frame, and sends it back.
-fn place(frame: &mut Buffer, l3: usize, packet: &[u8], mac: [u8; 6]) -> Result<(), DropReason> {
+fn place(frame: &mut impl Frame, l3: usize, packet: &[u8], mac: [u8; 6]) -> Result<(), DropReason> {
     back_to_sender(frame.data_mut(), mac)?;
     resize(frame, l3 + packet.len())?;
     frame.data_mut()[l3..].copy_from_slice(packet);
@@ -467,7 +467,7 @@ fn place(frame: &mut Buffer, l3: usize, packet: &[u8], mac: [u8; 6]) -> Result<(
 }
 
 /// Makes the frame `len` bytes long.
-fn resize(frame: &mut Buffer, len: usize) -> Result<(), DropReason> {
+fn resize(frame: &mut impl Frame, len: usize) -> Result<(), DropReason> {
     if frame.set_len(len) { Ok(()) } else { Err(DropReason::BufferPoolEmpty) }
 }
 

@@ -20,14 +20,14 @@ use crate::{
     handoff::Endpoint,
     limits::{BATCH, MAX_PORTS},
     parse::{self, Found},
-    port::Port,
+    port::{Frame, FramePool, PoolOf, Port},
     publish::Reader,
     rate::TokenBucket,
     snapshot::Snapshot,
     time::{Nanos, Ticks},
     verdict::DropReason,
 };
-use pointsman_hugepages::{Error, Options, Pool, Report};
+use pointsman_hugepages::{Error, Options, Report};
 use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
 
 /// What a worker is made of.
@@ -37,7 +37,7 @@ pub struct Setup<P: Port> {
     /// Its queues of the ports, in the order of [`Snapshot::ports`]; at most [`MAX_PORTS`].
     pub ports: Vec<P>,
     /// Its buffers.
-    pub pool: Pool,
+    pub pool: PoolOf<P>,
     /// Connections that its tables hold.
     pub connections_ipv4: usize,
     /// See `connections_ipv4`.
@@ -47,7 +47,7 @@ pub struct Setup<P: Port> {
     /// Where its configuration comes from.
     pub snapshot: Reader<Snapshot>,
     /// Its ends of the rings to the other workers.
-    pub handoff: Endpoint,
+    pub handoff: Endpoint<P::Frame>,
     /// What it shares with the control plane.
     pub shared: Arc<WorkerShared>,
     /// Keeps clients from choosing which connections collide. Any random number.
@@ -58,15 +58,15 @@ pub struct Setup<P: Port> {
 pub struct Worker<P: Port> {
     index: u16,
     ports: Vec<P>,
-    pool: Pool,
+    pool: PoolOf<P>,
     v4: Connections<Key4>,
     v6: Connections<Key6>,
     config: Reader<Snapshot>,
-    handoff: Endpoint,
-    egress: Egress,
+    handoff: Endpoint<P::Frame>,
+    egress: Egress<P::Frame>,
     errors: TokenBucket,
     shared: Arc<WorkerShared>,
-    batch: Box<Batch>,
+    batch: Box<Batch<P::Frame>>,
     /// The port that is asked first at the next poll.
     turn: usize,
     /// When the slow counters were last read from the ports.
@@ -130,7 +130,7 @@ impl<P: Port> Worker<P> {
     pub fn memory_reports(&self) -> Vec<Report> {
         let mut reports: Vec<_> =
             self.v4.table.reports().into_iter().chain(self.v6.table.reports()).collect();
-        reports.push(self.pool.report().clone());
+        reports.push(self.pool.report());
         reports
     }
 

@@ -8,7 +8,7 @@ use super::load::{Load, stamp};
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use pointsman_dataplane::port::{Frames, Port};
-use pointsman_hugepages::Pool;
+use pointsman_hugepages::{Buffer, Pool};
 use rustix::time::{ClockId, clock_gettime};
 use std::{collections::VecDeque, os::fd::RawFd};
 
@@ -149,6 +149,8 @@ impl Tester {
 }
 
 impl Port for Tester {
+    type Frame = Buffer;
+
     #[inline]
     fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
         let (before, room) = (frames.len(), frames.remaining_capacity());

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     batch::{Batch, Kind, Layout, Lookup, Packet},
     limits::BATCH,
+    port::Frame,
     snapshot::{Presence, Snapshot},
     time::Ticks,
     verdict::DropReason,
@@ -49,9 +50,9 @@ impl BatchKey for Key6 {
 /// Finds the connections of the packets of one address family. A packet of a connection gets its destination and is
 /// counted; one whose server was removed ends here; the others are added to `misses`.
 #[inline]
-pub fn batch<K: BatchKey>(
+pub fn batch<K: BatchKey, F: Frame>(
     connections: &mut Connections<K>,
-    batch: &mut Batch,
+    batch: &mut Batch<F>,
     misses: &mut Picked,
     (now, snapshot): (Ticks, &Snapshot),
 ) {

@@ -8,15 +8,15 @@ use crate::{
     batch::{Batch, Packet},
     conn::lookup::Picked,
     director::Context,
+    port::Frame,
     reply,
     verdict::{DropReason, Verdict},
     wire::{checksum, ipv4},
 };
-use pointsman_hugepages::Buffer;
 
 /// Rewrites the packets of the batch that have a destination, and decides them.
 #[inline]
-pub fn batch(batch: &mut Batch, context: &mut Context<'_>) {
+pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
     let (mut expired, mut large) = (Picked::new(), Picked::new());
     for (i, (frame, packet)) in batch.frames.iter_mut().zip(&mut batch.packets).enumerate() {
         if packet.destination == Packet::NOWHERE {
@@ -45,7 +45,7 @@ enum Unusual {
 }
 
 #[inline(always)]
-fn rewrite(frame: &mut Buffer, packet: &Packet, context: &Context<'_>) -> Result<u32, Unusual> {
+fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Result<u32, Unusual> {
     let slot = packet.destination as usize;
     let destination =
         context.snapshot.destinations.get(slot).ok_or(Unusual::Drop(DropReason::DestinationRemoved))?;
@@ -77,13 +77,13 @@ fn rewrite(frame: &mut Buffer, packet: &Packet, context: &Context<'_>) -> Result
 }
 
 #[cold]
-fn time_exceeded(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
+fn time_exceeded<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) {
     let layout = batch.packets[i].layout;
     context.icmp_error(batch, i, |batch, mac| reply::time_exceeded(&mut batch.frames[i], &layout, mac));
 }
 
 #[cold]
-fn too_big(batch: &mut Batch, i: usize, context: &mut Context<'_>) {
+fn too_big<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) {
     let (layout, slot) = (batch.packets[i].layout, batch.packets[i].destination as usize);
     let header = &batch.frames[i].data()[usize::from(layout.l3)..];
     if !layout.v6 && ipv4::Ipv4::new(header).is_some_and(|packet| !packet.dont_fragment()) {

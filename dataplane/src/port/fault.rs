@@ -2,8 +2,7 @@
 //! receives, and refuses what is sent as a full ring does. A seed decides all of it: the same seed and the same calls give
 //! the same faults.
 
-use super::{Frames, Port};
-use pointsman_hugepages::{Buffer, Pool};
+use super::{Frame, FramePool, Frames, PoolOf, Port};
 use std::os::fd::RawFd;
 
 /// How often each fault happens, in frames of a million (of sent batches for `full_ring`).
@@ -28,13 +27,13 @@ pub type Happened = Faults;
 
 /// A port with faults.
 #[derive(Debug)]
-pub struct FaultPort<P> {
+pub struct FaultPort<P: Port> {
     port: P,
     faults: Faults,
     happened: Happened,
     random: u64,
     /// A frame that comes after the next one.
-    late: Option<Buffer>,
+    late: Option<P::Frame>,
 }
 
 impl<P: Port> FaultPort<P> {
@@ -76,7 +75,7 @@ impl<P: Port> FaultPort<P> {
     }
 
     /// What becomes of one received frame. There is room in `frames` for two more.
-    fn receive(&mut self, mut frame: Buffer, pool: &mut Pool, frames: &mut Frames) {
+    fn receive(&mut self, mut frame: P::Frame, pool: &mut PoolOf<P>, frames: &mut Frames<P::Frame>) {
         if self.strikes(|faults| &mut faults.loss) {
             return;
         }
@@ -103,7 +102,9 @@ impl<P: Port> FaultPort<P> {
 }
 
 impl<P: Port> Port for FaultPort<P> {
-    fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
+    type Frame = P::Frame;
+
+    fn rx(&mut self, pool: &mut PoolOf<P>, frames: &mut Frames<P::Frame>) -> usize {
         let before = frames.len();
         let mut received = Frames::new();
         // Each may become two. A call that finds nothing lets the late one go.
@@ -124,7 +125,7 @@ impl<P: Port> Port for FaultPort<P> {
         frames.len() - before
     }
 
-    fn tx(&mut self, frames: &mut Frames) -> usize {
+    fn tx(&mut self, frames: &mut Frames<P::Frame>) -> usize {
         if !frames.is_empty() && self.strikes(|faults| &mut faults.full_ring) {
             let room = self.below(frames.len());
             frames.truncate(room);
@@ -149,7 +150,7 @@ impl<P: Port> Port for FaultPort<P> {
 mod tests {
     use super::*;
     use crate::port::memory;
-    use pointsman_hugepages::{Options, PageChoice, PoolOptions};
+    use pointsman_hugepages::{Options, PageChoice, Pool, PoolOptions};
 
     const ALL: u32 = 1_000_000;
 

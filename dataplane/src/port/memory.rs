@@ -58,6 +58,8 @@ pub struct Port {
 }
 
 impl super::Port for Port {
+    type Frame = Buffer;
+
     fn rx(&mut self, _pool: &mut Pool, frames: &mut Frames) -> usize {
         let before = frames.len();
         while !frames.is_full() {
@@ -192,6 +194,8 @@ impl<G: Generator> Loopback<G> {
 }
 
 impl<G: Generator> super::Port for Loopback<G> {
+    type Frame = Buffer;
+
     #[inline]
     fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
         let before = frames.len();

@@ -5,7 +5,7 @@
 //! time of the last one that was received: there is no clock, so that the same input gives the same output.
 
 use super::Frames;
-use pointsman_hugepages::Pool;
+use pointsman_hugepages::{Buffer, Pool};
 use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Read, Seek, Write},
@@ -269,6 +269,8 @@ impl PcapPort {
 }
 
 impl super::Port for PcapPort {
+    type Frame = Buffer;
+
     fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
         let before = frames.len();
         while !frames.is_full() {

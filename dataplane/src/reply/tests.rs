@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{parse, wire::checksum::tests::slow};
-use pointsman_hugepages::{Options, PageChoice, Pool, PoolOptions};
+use pointsman_hugepages::{Buffer, Options, PageChoice, Pool, PoolOptions};
 
 const DIRECTOR: [u8; 6] = [2, 0, 0, 0, 0, 0xd0];
 const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 0x0c];

@@ -33,7 +33,7 @@ use super::{
     },
 };
 use crate::limits::{FRAME_ROOM, MAX_WORKERS};
-use pointsman_hugepages::Pool;
+use pointsman_hugepages::{Buffer, Pool};
 use receive::Receiver;
 use std::{io, os::fd::RawFd};
 use transmit::Transmitter;
@@ -256,6 +256,8 @@ impl AfPacket {
 }
 
 impl super::Port for AfPacket {
+    type Frame = Buffer;
+
     #[inline]
     fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
         self.transmitter.retry();
