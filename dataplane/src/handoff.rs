@@ -8,11 +8,13 @@ use std::sync::Arc;
 /// A frame and the number of the port that it came in by.
 pub type Handed<F> = (F, u8);
 
+type Ring<F> = ArrayQueue<Handed<F>>;
+
 /// One worker's ends of the rings.
 pub struct Endpoint<F = Buffer> {
     index: usize,
     /// `rings[from][to]`.
-    rings: Arc<[Box<[ArrayQueue<Handed<F>>]>]>,
+    rings: Arc<[Box<[Ring<F>]>]>,
     /// The ring that is emptied next, so that none starves.
     turn: usize,
 }
