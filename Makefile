@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 NEED  := deploy/need.sh
 
-.PHONY: help demo test bench
+.PHONY: help demo test test-dpdk bench
 
 help:
 	@echo 'make demo    build the director and balance real HTTP by direct routing between two servers'
 	@echo 'make test    everything that CI runs: style, lints, unit, property and end-to-end tests, documentation'
+	@echo 'make test-dpdk   the DPDK ports: lints, and tests over virtual devices; installs libdpdk-dev'
 	@echo 'make bench   the performance figures, with their goals'
 
 demo:
@@ -19,6 +20,12 @@ demo:
 test:
 	@$(NEED) cargo cc ip curl nginx ethtool nft ping scapy sysctl valgrind
 	@deploy/hugepages.sh cargo ci
+
+test-dpdk:
+	@$(NEED) cargo cc ip ethtool ping libdpdk
+	@cargo clippy --quiet --package dpdk-sys --package pointsman-dataplane --features pointsman-dataplane/dpdk --all-targets -- -D warnings
+	@cargo test --quiet --package pointsman-dataplane --features dpdk dpdk
+	@cargo test --quiet --package pointsman-dataplane --features dpdk --test dpdk
 
 bench:
 	@$(NEED) cargo cc ip valgrind

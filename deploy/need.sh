@@ -2,10 +2,11 @@
 # need.sh TOOL...: makes sure that each tool is there; installs the Debian package of those that are not.
 set -euo pipefail
 
-# A tool is there if its program is found; scapy is a module of the system's Python.
+# A tool is there if its program is found; scapy is a module of the system's Python, libdpdk a library.
 present() {
     case $1 in
         scapy) /usr/bin/python3 -c 'import scapy' 2>/dev/null ;;
+        libdpdk) pkg-config --exists libdpdk 2>/dev/null ;;
         *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
     esac
 }
@@ -18,6 +19,7 @@ package_of() {
         ping) echo iputils-ping ;;
         sysctl) echo procps ;;
         scapy) echo python3-scapy ;;
+        libdpdk) echo libdpdk-dev pkg-config ;;
         *) echo "$1" ;;
     esac
 }

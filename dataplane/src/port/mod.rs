@@ -1,6 +1,8 @@
 //! Ports: where frames come from and go to. The worker is compiled for one kind of port: no dynamic dispatch per packet.
 
 pub mod af_packet;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod fault;
 pub mod frame;
 pub mod memory;

@@ -5,6 +5,8 @@
 
 pub(crate) mod abi;
 pub(crate) mod blocks;
+#[cfg(feature = "dpdk")]
+pub(crate) mod dpdk;
 pub mod interface;
 mod mapping;
 pub mod poll;

@@ -1,0 +1,324 @@
+//! Kernel bypass: any device that DPDK has a driver for, by its PCI address or as a virtual device.
+//!
+//! - `eal.rs`: the arguments that DPDK's environment is started with, and what is checked before, so that a refusal names
+//!   its cause and the remedy.
+//! - `error.rs`: those refusals.
+//! - The unsafe parts are in `port/sys/dpdk`, over the shim `dpdk-sys`.
+//!
+//! A process starts DPDK once ([`Dpdk::start`]), with all its devices. [`Dpdk::open`] gives one [`DpdkPort`] for each
+//! worker: a queue each way that no other thread uses. Frames are [`Mbuf`]s from the device's ring through the worker to
+//! another device's ring, never copied. There is one pool of them for each NUMA node that has a device.
+//!
+//! Which worker receives a flow is the device's choice, by a hash of the source where it can do that; a worker hands over
+//! what is another's ([`crate::steer`]). A device without such a hash gives all to the first queue, and works as well.
+
+mod eal;
+mod error;
+
+pub use super::sys::dpdk::{DevInfo, Errno, Mbuf, MbufPool, Stats, version};
+pub use eal::{Device, Memory};
+pub use error::Error;
+
+use super::{
+    Frames,
+    sys::dpdk::{Alive, Mempool, Plan, Queue, Refused, take_log},
+};
+use crate::limits::{BATCH, HANDOFF_RING, MAX_WAITING, MAX_WORKERS};
+use std::{
+    collections::BTreeMap,
+    os::fd::RawFd,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Bytes of a packet buffer behind its headroom, unless frames are larger: NICs use whole kilobytes of it.
+const ROOM: u16 = 2_048;
+
+/// Bytes that a frame has beyond the MTU: an Ethernet header and two VLAN tags.
+const LINK_BYTES: usize = 14 + 2 * 4;
+
+/// How to start DPDK.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// All devices that will be opened.
+    pub devices: Vec<Device>,
+    /// Where packets lie.
+    pub memory: Memory,
+    /// Bytes of a packet buffer behind its headroom: an MTU and 22 bytes more at least; NICs use whole kilobytes of it.
+    pub frame_room: u16,
+    /// Packet buffers on each NUMA node: see [`Settings::buffers`].
+    pub buffers: u32,
+    /// Further arguments as DPDK documents them, behind ours.
+    pub arguments: Vec<String>,
+}
+
+impl Settings {
+    /// For these devices, a queue of `slots` each way on every one for each of `workers`, in huge pages.
+    pub fn new(devices: Vec<Device>, workers: usize, slots: u16) -> Self {
+        let buffers = Self::buffers(devices.len(), workers, slots);
+        Self { devices, memory: Memory::HugePages, frame_room: ROOM, buffers, arguments: Vec::new() }
+    }
+
+    /// Packet buffers that may be out at once: in the rings of all devices, and with the workers.
+    pub fn buffers(devices: usize, workers: usize, slots: u16) -> u32 {
+        let rings = devices * workers * 2 * usize::from(slots);
+        // A batch in, a batch out by each port, what waits for neighbours, what others have not taken, and DPDK's store of
+        // half as many again as a thread keeps.
+        let worker = BATCH * (2 + devices) + MAX_WAITING + HANDOFF_RING * (workers.max(1) - 1) + 6 * BATCH;
+        // One less than a power of two is what DPDK's rings hold best.
+        ((rings + workers * worker).max(2 * 1024) + 1).next_power_of_two() as u32 - 1
+    }
+}
+
+/// How to open a device.
+#[derive(Clone, Debug)]
+pub struct PortSettings {
+    /// One of those that DPDK was started with.
+    pub device: Device,
+    /// Workers that share it: 1 to [`MAX_WORKERS`].
+    pub workers: u16,
+    /// The MTU.
+    pub mtu: u16,
+    /// Frames in each receive ring; the driver may take another number.
+    pub rx_slots: u16,
+    /// Frames in each transmit ring; likewise.
+    pub tx_slots: u16,
+}
+
+impl PortSettings {
+    /// For one worker, an MTU of 1500, and rings of 1024.
+    pub fn new(device: Device) -> Self {
+        Self { device, workers: 1, mtu: 1500, rx_slots: 1024, tx_slots: 1024 }
+    }
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its driver, like "net_virtio".
+    pub driver: String,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// The MTU in force.
+    pub mtu: u16,
+    /// Its NUMA node, if it is on one.
+    pub numa_node: Option<u32>,
+    /// Whether it has a hash by which it gives flows to several workers.
+    pub hashes: bool,
+    /// Whether that hash is of the source alone, so that both ways of a flow can be given to one worker.
+    pub hashes_source_only: bool,
+}
+
+/// DPDK, started. All that it gives keeps it running.
+#[derive(Debug)]
+pub struct Dpdk {
+    alive: Arc<Alive>,
+    frame_room: u16,
+    buffers: u32,
+    pools: Mutex<BTreeMap<i32, Arc<Mempool>>>,
+}
+
+impl Dpdk {
+    /// Starts it. Once in the life of a process.
+    ///
+    /// # Errors
+    /// Each names what is wrong and the remedy.
+    pub fn start(settings: &Settings) -> Result<Self, Error> {
+        eal::check(settings, Path::new("/"))?;
+        let cores = eal::allowed_cores(Path::new("/"));
+        let arguments = eal::arguments(settings, &cores, std::process::id());
+        let alive =
+            Alive::start(&arguments, settings.memory == Memory::HugePages).map_err(
+                |refused| match refused {
+                    Refused::StartedBefore => Error::StartedBefore,
+                    Refused::No(errno) => Error::refused(errno, &take_log()),
+                },
+            )?;
+        Ok(Self {
+            alive,
+            frame_room: settings.frame_room,
+            buffers: settings.buffers,
+            pools: Mutex::default(),
+        })
+    }
+
+    /// Starts a device. Returns its port for each worker, in their order.
+    ///
+    /// # Errors
+    /// Each names the device and the remedy.
+    pub fn open(&self, settings: &PortSettings) -> Result<Vec<DpdkPort>, Error> {
+        let device = settings.device.to_string();
+        let step = |step| {
+            let device = device.clone();
+            move |errno| Error::Step { device, step, errno, log: error::last_line(&take_log()) }
+        };
+        let not_found = || Error::NoDriver { device: device.clone(), log: error::last_line(&take_log()) };
+        let port = self.alive.device(settings.device.name()).ok_or_else(not_found)?;
+        let info = self.alive.info(port).map_err(step("ask what it is"))?;
+        let driver = text(&info.driver);
+        self.check(settings, &device, &driver, &info)?;
+        let rss = self.alive.rss(&info);
+        let plan = Plan {
+            queues: settings.workers,
+            mtu: settings.mtu,
+            rss: if settings.workers > 1 { rss.hash } else { 0 },
+            rx_slots: settings.rx_slots,
+            tx_slots: settings.tx_slots,
+            node: info.socket,
+        };
+        let pool = self.mempool(info.socket)?;
+        let queues = self.alive.run(port, &plan, pool).map_err(|(step, errno, log)| {
+            let log = error::last_line(&log);
+            Error::Step { device: device.clone(), step, errno, log }
+        })?;
+        let facts = Arc::new(Facts {
+            driver,
+            mac: self.alive.mac(port).map_err(step("ask for its MAC address"))?,
+            mtu: settings.mtu,
+            numa_node: u32::try_from(info.socket).ok(),
+            hashes: plan.rss != 0,
+            hashes_source_only: plan.rss != 0 && rss.source_only,
+        });
+        let alive = &self.alive;
+        let port = |queue| DpdkPort { queue, facts: facts.clone(), alive: alive.clone(), registered: false };
+        Ok(queues.into_iter().map(port).collect())
+    }
+
+    /// The pool of a NUMA node, for a worker's own frames; of `None`, the first that there is.
+    ///
+    /// # Errors
+    /// When its memory is not to be had.
+    pub fn pool(&self, numa_node: Option<u32>) -> Result<MbufPool, Error> {
+        let first = self.pools.lock().unwrap_or_else(PoisonError::into_inner).keys().next().copied();
+        let node = numa_node.and_then(|node| i32::try_from(node).ok()).or(first).unwrap_or(-1);
+        self.mempool(node).map(MbufPool)
+    }
+
+    fn mempool(&self, node: i32) -> Result<Arc<Mempool>, Error> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&node) {
+            return Ok(Arc::clone(pool));
+        }
+        // DPDK numbers the parts of a pool behind its name with `_`.
+        let name = if node < 0 { "packets.any".to_owned() } else { format!("packets.node{node}") };
+        let pool =
+            Mempool::new(&self.alive, &name, self.buffers, self.frame_room, node).map_err(|errno| {
+                let bytes = u64::from(self.buffers) * (u64::from(self.frame_room) + 384);
+                let log = error::last_line(&take_log());
+                Error::Pool { mebibytes: bytes.div_ceil(1 << 20), numa_node: node, errno, log }
+            })?;
+        let pool = Arc::new(pool);
+        pools.insert(node, Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    fn check(
+        &self,
+        settings: &PortSettings,
+        device: &str,
+        driver: &str,
+        info: &DevInfo,
+    ) -> Result<(), Error> {
+        let (device, driver) = (device.to_owned(), driver.to_owned());
+        let (workers, mtu) = (settings.workers, settings.mtu);
+        let queues = info.max_rx_queues.min(info.max_tx_queues);
+        if workers == 0 || usize::from(workers) > MAX_WORKERS {
+            return Err(Error::Workers { device, workers });
+        }
+        if queues < workers {
+            return Err(Error::Queues { device, driver, queues, workers });
+        }
+        let room = usize::from(self.frame_room);
+        let largest = usize::from(info.max_mtu).min(room.saturating_sub(LINK_BYTES)) as u16;
+        if mtu > largest || mtu < info.min_mtu {
+            return Err(Error::Mtu { device, driver, mtu, least: info.min_mtu, largest });
+        }
+        Ok(())
+    }
+}
+
+/// One worker's queues of a device.
+#[derive(Debug)]
+pub struct DpdkPort {
+    queue: Queue,
+    facts: Arc<Facts>,
+    alive: Arc<Alive>,
+    registered: bool,
+}
+
+impl DpdkPort {
+    /// What the device is.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What the device has counted, for all its workers.
+    pub fn stats(&self) -> Stats {
+        self.alive.stats(self.queue.device().port)
+    }
+
+    /// The driver's own counters, by name.
+    pub fn xstats(&self) -> Vec<(String, u64)> {
+        self.alive.xstats(self.queue.device().port)
+    }
+
+    /// The pool that the device's frames come from.
+    pub fn pool(&self) -> MbufPool {
+        MbufPool(Arc::clone(&self.queue.device().pool))
+    }
+
+    /// The speed of the link in megabits a second, if there is one and it is known.
+    pub fn speed_mbps(&self) -> Option<u32> {
+        let (up, mbps) = self.alive.link(self.queue.device().port)?;
+        (up && mbps != u32::MAX && mbps != 0).then_some(mbps)
+    }
+
+    /// The worker's thread is the first that receives.
+    #[cold]
+    fn register(&mut self) {
+        self.alive.register_thread();
+        self.registered = true;
+    }
+}
+
+impl super::Port for DpdkPort {
+    type Frame = Mbuf;
+
+    #[inline]
+    fn rx(&mut self, _pool: &mut MbufPool, frames: &mut Frames<Mbuf>) -> usize {
+        if !self.registered {
+            self.register();
+        }
+        self.queue.receive(frames)
+    }
+
+    #[inline]
+    fn tx(&mut self, frames: &mut Frames<Mbuf>) -> usize {
+        self.queue.send(frames)
+    }
+
+    /// The device counts for all its queues: the first worker tells it. Each tells what it refused itself: frames that do
+    /// not lie in one piece.
+    fn rx_ring_drops(&mut self) -> u64 {
+        let of_device = if self.queue.number() == 0 {
+            let stats = self.stats();
+            stats.rx_missed + stats.rx_no_mbuf
+        } else {
+            0
+        };
+        of_device + self.queue.refused()
+    }
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn is_up(&mut self) -> bool {
+        self.alive.link(self.queue.device().port).is_some_and(|(up, _)| up)
+    }
+}
+
+/// A name with zeros behind it.
+fn text(bytes: &[u8]) -> String {
+    bytes.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
+}

@@ -1,0 +1,257 @@
+//! DPDK's environment and devices, behind functions that any caller may call.
+//!
+//! Invariant of the unsafe code: an [`Alive`] exists only while DPDK's environment runs, and all that refers to DPDK's
+//! memory holds one. What is passed by pointer is a local value of the shim's own type.
+#![allow(unsafe_code)]
+
+mod mbuf;
+
+pub use mbuf::{Mbuf, MbufPool};
+pub(crate) use mbuf::{Mempool, Queue, Running};
+
+use dpdk_sys as raw;
+pub use dpdk_sys::{DevInfo, Stats};
+use std::{
+    cell::Cell,
+    ffi::{CStr, CString, c_char, c_int},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+/// What DPDK says of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SAFETY: DPDK returns a C string of this thread's for any number.
+        let text = unsafe { CStr::from_ptr(raw::dpdk_errno_text(self.0)) };
+        f.write_str(&text.to_string_lossy())
+    }
+}
+
+fn checked(code: c_int) -> Result<c_int, Errno> {
+    if code < 0 { Err(Errno(-code)) } else { Ok(code) }
+}
+
+/// DPDK's version, like "DPDK 22.11.11".
+pub fn version() -> String {
+    // SAFETY: a C string that stays.
+    unsafe { CStr::from_ptr(raw::dpdk_version()) }.to_string_lossy().into_owned()
+}
+
+/// The last lines that DPDK has logged, which are then forgotten.
+pub(crate) fn take_log() -> String {
+    let mut bytes = vec![0_u8; 8192];
+    // SAFETY: there is room for as many bytes.
+    let len = unsafe { raw::dpdk_log_tail(bytes.as_mut_ptr().cast::<c_char>(), bytes.len(), 1) };
+    bytes.truncate(len);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// DPDK's environment, which runs while this exists.
+#[derive(Debug)]
+pub(crate) struct Alive {
+    huge_pages: bool,
+}
+
+/// It can be started once in the life of a process.
+static STARTED: AtomicBool = AtomicBool::new(false);
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Why the environment does not start.
+pub(crate) enum Refused {
+    StartedBefore,
+    No(Errno),
+}
+
+impl Alive {
+    /// Starts it with these arguments, behind the program's name. On a thread of its own: DPDK binds the calling thread to
+    /// a core, and what that thread starts inherits it.
+    pub(crate) fn start(arguments: &[String], huge_pages: bool) -> Result<Arc<Self>, Refused> {
+        if STARTED.swap(true, SeqCst) {
+            return Err(Refused::StartedBefore);
+        }
+        let arguments: Vec<CString> =
+            arguments.iter().map(|argument| CString::new(argument.as_str()).unwrap_or_default()).collect();
+        let thread = std::thread::Builder::new().name("dpdk-start".to_owned()).spawn(move || {
+            let mut pointers: Vec<*mut c_char> =
+                arguments.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
+            let count = pointers.len() as c_int;
+            pointers.push(std::ptr::null_mut());
+            // SAFETY: a list of C strings that ends with a null pointer; DPDK copies what it keeps, and changes the order
+            // of the list at most.
+            let code = unsafe {
+                raw::dpdk_log_keep();
+                raw::dpdk_eal_init(count, pointers.as_mut_ptr())
+            };
+            // SAFETY: it reads a number of this thread.
+            if code < 0 { Err(Errno(unsafe { raw::dpdk_errno() })) } else { Ok(()) }
+        });
+        let ended = thread.map_err(|_| Refused::No(Errno(libc::EAGAIN)))?.join();
+        match ended.unwrap_or(Err(Errno(libc::EFAULT))) {
+            Ok(()) => Ok(Arc::new(Self { huge_pages })),
+            Err(errno) => Err(Refused::No(errno)),
+        }
+    }
+
+    pub(crate) fn has_huge_pages(&self) -> bool {
+        self.huge_pages
+    }
+
+    /// Makes the calling thread one that DPDK knows, until it ends: it then has a store of mbufs of its own in each pool.
+    /// Without a free place (there are 128) it works as well, more slowly.
+    pub(crate) fn register_thread(&self) {
+        REGISTERED.with(|registered| {
+            if !registered.0.get() {
+                // SAFETY: DPDK runs.
+                registered.0.set(unsafe { raw::dpdk_thread_register() } == 0);
+            }
+        });
+    }
+
+    /// The number of the device of this name.
+    pub(crate) fn device(&self, name: &str) -> Option<u16> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: a C string, and DPDK runs.
+        let number = unsafe { raw::dpdk_dev_by_name(name.as_ptr()) };
+        u16::try_from(number).ok()
+    }
+
+    pub(crate) fn info(&self, port: u16) -> Result<DevInfo, Errno> {
+        let mut info = DevInfo::default();
+        // SAFETY: see the head, as for all below.
+        checked(unsafe { raw::dpdk_dev_info(port, &mut info) })?;
+        Ok(info)
+    }
+
+    pub(crate) fn mac(&self, port: u16) -> Result<[u8; 6], Errno> {
+        let mut mac = [0; 6];
+        // SAFETY: see the head.
+        checked(unsafe { raw::dpdk_mac(port, mac.as_mut_ptr()) })?;
+        Ok(mac)
+    }
+
+    /// What a device can hash of TCP, UDP and SCTP: of the source alone, if it can.
+    pub(crate) fn rss(&self, info: &DevInfo) -> Rss {
+        const SOURCE_ONLY: u64 = raw::RSS_L3_SRC_ONLY | raw::RSS_L4_SRC_ONLY;
+        // SAFETY: it returns a constant.
+        let flows = info.rss_offloads & unsafe { raw::dpdk_rss_flows() };
+        match (flows, info.rss_offloads & SOURCE_ONLY) {
+            (0, _) => Rss { hash: 0, source_only: false },
+            (flows, SOURCE_ONLY) => Rss { hash: flows | SOURCE_ONLY, source_only: true },
+            (flows, _) => Rss { hash: flows, source_only: false },
+        }
+    }
+
+    /// Configures a device and starts it. Returns a handle for each of its queues.
+    pub(crate) fn run(
+        &self,
+        port: u16,
+        plan: &Plan,
+        pool: Arc<Mempool>,
+    ) -> Result<Vec<Queue>, (&'static str, Errno, String)> {
+        // The log is taken before the device is closed, which is logged too.
+        let failed = |step| move |errno| (step, errno, take_log());
+        let (mut rx, mut tx) = (plan.rx_slots, plan.tx_slots);
+        let socket = plan.node;
+        // SAFETY: see the head.
+        unsafe {
+            checked(raw::dpdk_dev_configure(port, plan.queues, plan.mtu, plan.rss))
+                .map_err(failed("configure it"))?;
+        }
+        let running = Arc::new(Running { port, pool });
+        // SAFETY: see the head. The pool lives as long as `running`, which closes the device.
+        unsafe {
+            checked(raw::dpdk_dev_adjust_slots(port, &mut rx, &mut tx)).map_err(failed("size its rings"))?;
+            for queue in 0..plan.queues {
+                let pool = running.pool.as_ptr();
+                checked(raw::dpdk_rx_queue_setup(port, queue, rx, socket, pool))
+                    .map_err(failed("make a receive ring"))?;
+                checked(raw::dpdk_tx_queue_setup(port, queue, tx, socket))
+                    .map_err(failed("make a transmit ring"))?;
+            }
+            checked(raw::dpdk_dev_start(port)).map_err(failed("start it"))?;
+            // Neighbour solicitations for virtual addresses go to groups. Drivers without a filter refuse: they take all.
+            let _ = raw::dpdk_all_multicast(port, 1);
+            // SAFETY: started with as many queues, each number once.
+            Ok((0..plan.queues).map(|queue| Queue::new(Arc::clone(&running), queue)).collect())
+        }
+    }
+
+    /// Whether the device has a link, and its speed in megabits a second; `None` if it is gone.
+    pub(crate) fn link(&self, port: u16) -> Option<(bool, u32)> {
+        let mut mbps = 0;
+        // SAFETY: see the head.
+        let up = checked(unsafe { raw::dpdk_link(port, &mut mbps) }).ok()?;
+        Some((up == 1, mbps))
+    }
+
+    pub(crate) fn stats(&self, port: u16) -> Stats {
+        let mut stats = Stats::default();
+        // SAFETY: see the head. A device that refuses leaves zeros.
+        let _ = unsafe { raw::dpdk_stats(port, &mut stats) };
+        stats
+    }
+
+    /// The driver's own counters, by name.
+    pub(crate) fn xstats(&self, port: u16) -> Vec<(String, u64)> {
+        const ROOM: usize = 1024;
+        let (mut names, mut values) = (vec![[0 as c_char; 64]; ROOM], vec![0_u64; ROOM]);
+        // SAFETY: there is room for as many names and values.
+        let count = unsafe { raw::dpdk_xstats(port, names.as_mut_ptr(), values.as_mut_ptr(), ROOM as u32) };
+        let count = usize::try_from(count).ok().filter(|count| *count <= ROOM).unwrap_or(0);
+        let text = |name: &[c_char; 64]| {
+            name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect()
+        };
+        names.iter().map(text).zip(values).take(count).collect()
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        ENDED.store(true, SeqCst);
+        // SAFETY: the last of all that refers to DPDK's memory is gone.
+        unsafe { raw::dpdk_eal_cleanup() };
+    }
+}
+
+/// How a device is to be configured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) queues: u16,
+    pub(crate) mtu: u16,
+    pub(crate) rss: u64,
+    pub(crate) rx_slots: u16,
+    pub(crate) tx_slots: u16,
+    /// -1 for any.
+    pub(crate) node: i32,
+}
+
+/// How a device chooses the queue of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rss {
+    /// `RTE_ETH_RSS_*`; 0 if it cannot choose.
+    pub(crate) hash: u64,
+    /// By the client alone.
+    pub(crate) source_only: bool,
+}
+
+/// Whether DPDK knows this thread; taken back when the thread ends.
+struct Registered(Cell<bool>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if self.0.get() && !ENDED.load(SeqCst) {
+            // SAFETY: registered by this thread.
+            unsafe { raw::dpdk_thread_unregister() }
+        }
+    }
+}
+
+thread_local! {
+    static REGISTERED: Registered = const { Registered(Cell::new(false)) };
+}
