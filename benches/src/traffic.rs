@@ -5,10 +5,9 @@
 //! Every frame is written anew, all of it, with right checksums of IPv4 and TCP.
 
 use pointsman_dataplane::{
-    port::memory::Generator,
+    port::{Frame, memory::Generator},
     wire::{checksum, tcp},
 };
-use pointsman_hugepages::Buffer;
 use std::net::Ipv4Addr;
 
 /// Address of the director's port.
@@ -217,7 +216,7 @@ impl<P: Pattern> Traffic<P> {
 
 impl<P: Pattern> Generator for Traffic<P> {
     #[inline]
-    fn fill(&mut self, buffer: &mut Buffer) {
+    fn fill(&mut self, buffer: &mut impl Frame) {
         let next = self.pattern.next();
         // Buffers have room for a frame of 1500 bytes.
         buffer.copy_from(&self.template);

@@ -4,7 +4,7 @@
 //! - [`Loopback`]: offers frames that a [`Generator`] writes, and takes back what is sent. One thread, no atomics, no
 //!   allocation: what a bench measures is the worker.
 
-use super::Frames;
+use super::{Frame, Frames};
 use crossbeam::queue::ArrayQueue;
 use pointsman_hugepages::{Buffer, Error, Options, PageChoice, Pool, PoolOptions};
 use std::{
@@ -139,9 +139,9 @@ impl Wire {
 
 /// Writes the frames that a [`Loopback`] offers.
 pub trait Generator: Send {
-    /// Writes the next frame into `buffer`. It is fresh from its pool, or holds a frame of an earlier call as the worker
+    /// Writes the next frame into `frame`. It is fresh from its pool, or holds a frame of an earlier call as the worker
     /// sent it: changed, perhaps with other headroom.
-    fn fill(&mut self, buffer: &mut Buffer);
+    fn fill(&mut self, frame: &mut impl Frame);
 }
 
 /// A port that always has frames: `rx` offers a full batch written by `G`, `tx` takes the buffers back for the next.
@@ -311,8 +311,8 @@ mod tests {
     struct Count(u32);
 
     impl Generator for Count {
-        fn fill(&mut self, buffer: &mut Buffer) {
-            buffer.copy_from(&self.0.to_be_bytes());
+        fn fill(&mut self, frame: &mut impl Frame) {
+            frame.copy_from(&self.0.to_be_bytes());
             self.0 += 1;
         }
     }
