@@ -25,7 +25,7 @@ pub const PORT_UNREACHABLE: u8 = 3;
 /// Code of [`UNREACHABLE`]: fragmentation needed and DF set.
 pub const FRAGMENTATION_NEEDED: u8 = 4;
 
-/// A message.
+/// A message of ICMP or, with the additions of [`super::icmpv6`], of ICMPv6.
 #[derive(Clone, Copy, Debug)]
 pub struct Icmp<'a> {
     fixed: &'a [u8; HEADER_LEN],
@@ -51,13 +51,14 @@ impl<'a> Icmp<'a> {
         self.fixed[1]
     }
 
-    /// Of the message, without pseudo-header.
+    /// Of the message; in ICMPv6 of a pseudo-header before it too.
     #[inline]
     pub fn checksum(&self) -> u16 {
         be16(self.fixed, 2)
     }
 
-    /// The second word: identifier and sequence number of an echo, the MTU of "fragmentation needed" in its low half.
+    /// The second word: identifier and sequence number of an echo, the MTU of "fragmentation needed" in its low half,
+    /// of "packet too big" in the whole.
     #[inline]
     pub fn rest(&self) -> u32 {
         be32(self.fixed, 4)

@@ -1,6 +1,6 @@
 //! ICMPv6: RFC 4443; neighbour discovery: RFC 4861.
 
-use super::{be16, be32, chunk};
+use super::chunk;
 use std::net::Ipv6Addr;
 
 /// Bytes of the header.
@@ -47,60 +47,20 @@ pub const TARGET_LINK_LAYER: u8 = 2;
 /// Neighbour discovery is valid with this hop limit only: it has passed no router (RFC 4861 section 7.1).
 pub const NEIGHBOR_HOP_LIMIT: u8 = 255;
 
-/// A message.
-#[derive(Clone, Copy, Debug)]
-pub struct Icmpv6<'a> {
-    fixed: &'a [u8; HEADER_LEN],
-    bytes: &'a [u8],
-}
+/// A message: its header is that of ICMP, but its checksum counts a pseudo-header in.
+pub use super::icmp::Icmp as Icmpv6;
 
-impl<'a> Icmpv6<'a> {
-    /// `None` if the header is cut off.
-    #[inline]
-    pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self { fixed: bytes.first_chunk()?, bytes })
-    }
-
-    /// The type.
-    #[inline]
-    pub fn kind(&self) -> u8 {
-        self.fixed[0]
-    }
-
-    /// What the type leaves open.
-    #[inline]
-    pub fn code(&self) -> u8 {
-        self.fixed[1]
-    }
-
-    /// Of pseudo-header and message.
-    #[inline]
-    pub fn checksum(&self) -> u16 {
-        be16(self.fixed, 2)
-    }
-
-    /// The second word: identifier and sequence number of an echo, the MTU of "packet too big".
-    #[inline]
-    pub fn rest(&self) -> u32 {
-        be32(self.fixed, 4)
-    }
-
-    /// What follows the header: in errors, the packet that they are about.
-    #[inline]
-    pub fn payload(&self) -> &'a [u8] {
-        &self.bytes[HEADER_LEN..]
-    }
-
+impl Icmpv6<'_> {
     /// The address that a neighbour solicitation or advertisement is about, if the message is long enough.
     #[inline]
     pub fn target(&self) -> Option<Ipv6Addr> {
-        chunk::<16>(self.bytes, HEADER_LEN).map(|octets| Ipv6Addr::from(*octets))
+        chunk::<16>(self.payload(), 0).map(|octets| Ipv6Addr::from(*octets))
     }
 
     /// The MAC address in the first option `kind` of a neighbour solicitation or advertisement. `None` without it or if
     /// the options are broken.
     pub fn link_layer(&self, kind: u8) -> Option<[u8; 6]> {
-        let mut options = self.bytes.get(NEIGHBOR_LEN..)?;
+        let mut options = self.payload().get(NEIGHBOR_LEN - HEADER_LEN..)?;
         while let [option, words, rest @ ..] = options {
             let length = usize::from(*words) * 8;
             if length == 0 || length > options.len() {
