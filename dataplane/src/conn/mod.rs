@@ -9,7 +9,6 @@ pub mod lookup;
 mod sweep;
 pub mod table;
 pub mod tcp;
-pub mod udp;
 mod wheel;
 
 use crate::{
