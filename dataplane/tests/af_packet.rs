@@ -6,6 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#[path = "support/inside.rs"]
+mod inside;
+
+use inside::inside;
 use pointsman_dataplane::{
     port::{
         Frames, Port,
@@ -20,30 +24,6 @@ use std::{
     net::{TcpListener, TcpStream},
     process::{Child, Command},
 };
-
-const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
-
-/// Runs the test of this name in a namespace of its own. True if this is that run.
-fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let own = std::env::current_exe().unwrap();
-    let run = Command::new("unshare")
-        .args(["-Urnm", "--"])
-        .arg(own)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare (package util-linux) starts");
-    let text = [run.stdout, run.stderr].concat();
-    assert!(
-        run.status.success(),
-        "in its namespace (are user namespaces allowed? `sysctl kernel.unprivileged_userns_clone`):\n{}",
-        String::from_utf8_lossy(&text)
-    );
-    false
-}
 
 fn ip(command: &str) {
     let run = Command::new("ip").args(command.split(' ')).output().expect("ip (package iproute2) starts");

@@ -6,9 +6,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#[path = "support/inside.rs"]
+mod inside;
 #[allow(dead_code, reason = "the harness serves the tests of the packet path too")]
 mod support;
 
+use inside::inside;
 use pointsman_dataplane::{
     command::WorkerShared,
     handoff,
@@ -33,26 +36,7 @@ use support::{
     ordinary,
 };
 
-const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
 const VIP: &str = "10.0.0.100:80";
-
-/// Runs the test of this name in a process and namespace of its own. True if this is that run.
-fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let own = std::env::current_exe().unwrap();
-    let run = Command::new("unshare")
-        .args(["-Urnm", "--"])
-        .arg(own)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare (package util-linux) starts");
-    let text = [run.stdout, run.stderr].concat();
-    assert!(run.status.success(), "in its process:\n{}", String::from_utf8_lossy(&text));
-    false
-}
 
 fn settings(devices: &[&str]) -> Settings {
     let devices: Vec<Device> = devices.iter().map(|device| device.parse().unwrap()).collect();
