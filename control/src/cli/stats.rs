@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::Args;
 use pointsman_proto::v1::{GetStatsRequest, GetStatsResponse, PortStats, WatchStatsRequest, WorkerStats};
+use serde::Serialize;
 
 use super::client::Director;
 use super::error::CliError;
@@ -28,32 +29,45 @@ pub(super) struct Stats {
 
 impl Stats {
     pub(super) async fn run(self, socket: &Path, output: &mut Output<'_>) -> Result<(), CliError> {
-        let mut stats = Director::connect(socket).await?.stats();
-        let Some(seconds) = self.watch else {
-            let answer = stats.get(GetStatsRequest {}).await?.into_inner();
-            return match output.json {
-                true => output.json(&view::of(&answer)),
-                false => output.text(&text(&answer, None, self.all)),
-            };
-        };
-        let request = WatchStatsRequest { interval_milliseconds: seconds * 1000 };
-        let mut stream = stats.watch(request).await?.into_inner();
-        let mut before: Option<GetStatsResponse> = None;
-        while let Some(answer) = stream.message().await? {
-            if output.json {
-                output.json_line(&view::of(&answer))?;
-            } else {
-                output.text(&text(&answer, before.as_ref(), self.all))?;
-                output.text("\n")?;
-                output.out.flush()?;
-            }
-            before = Some(answer);
-        }
-        Err(CliError::new(
-            "the director ended the readings",
-            "see whether pointsmand still runs and what its log says",
-        ))
+        let text = |now: &_, before: Option<&_>| text(now, before, self.all);
+        readings(socket, self.watch, output, view::of, text).await
     }
+}
+
+/// Prints the counters as of now, or again every `watch` seconds; as `json` or as `text` makes them of a reading and the
+/// one before it.
+pub(super) async fn readings<T: Serialize>(
+    socket: &Path,
+    watch: Option<u32>,
+    output: &mut Output<'_>,
+    json: impl Fn(&GetStatsResponse) -> T,
+    text: impl Fn(&GetStatsResponse, Option<&GetStatsResponse>) -> String,
+) -> Result<(), CliError> {
+    let mut stats = Director::connect(socket).await?.stats();
+    let Some(seconds) = watch else {
+        let answer = stats.get(GetStatsRequest {}).await?.into_inner();
+        return match output.json {
+            true => output.json(&json(&answer)),
+            false => output.text(&text(&answer, None)),
+        };
+    };
+    let request = WatchStatsRequest { interval_milliseconds: seconds * 1000 };
+    let mut stream = stats.watch(request).await?.into_inner();
+    let mut before: Option<GetStatsResponse> = None;
+    while let Some(answer) = stream.message().await? {
+        if output.json {
+            output.json_line(&json(&answer))?;
+        } else {
+            output.text(&text(&answer, before.as_ref()))?;
+            output.text("\n")?;
+            output.out.flush()?;
+        }
+        before = Some(answer);
+    }
+    Err(CliError::new(
+        "the director ended the readings",
+        "see whether pointsmand still runs and what its log says",
+    ))
 }
 
 fn text(now: &GetStatsResponse, before: Option<&GetStatsResponse>, all: bool) -> String {

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use clap::Args;
-use pointsman_proto::v1::{GetStatsRequest, GetStatsResponse, WatchStatsRequest, WorkerQueue, WorkerStats};
+use pointsman_proto::v1::{GetStatsResponse, WorkerQueue, WorkerStats};
 
-use super::client::Director;
 use super::error::CliError;
 use super::output::{Output, Table, duration};
-use super::stats::{rate, view};
+use super::stats::{rate, readings, view};
 
 /// Shows how busy each worker is: its core, its time, its batches, what it hands over, its queues
 #[derive(Debug, Args)]
@@ -27,31 +26,7 @@ pub(super) struct Workers {
 
 impl Workers {
     pub(super) async fn run(self, socket: &Path, output: &mut Output<'_>) -> Result<(), CliError> {
-        let mut stats = Director::connect(socket).await?.stats();
-        let Some(seconds) = self.watch else {
-            let answer = stats.get(GetStatsRequest {}).await?.into_inner();
-            return match output.json {
-                true => output.json(&view::workers(&answer)),
-                false => output.text(&text(&answer, None)),
-            };
-        };
-        let request = WatchStatsRequest { interval_milliseconds: seconds * 1000 };
-        let mut stream = stats.watch(request).await?.into_inner();
-        let mut before: Option<GetStatsResponse> = None;
-        while let Some(answer) = stream.message().await? {
-            if output.json {
-                output.json_line(&view::workers(&answer))?;
-            } else {
-                output.text(&text(&answer, before.as_ref()))?;
-                output.text("\n")?;
-                output.out.flush()?;
-            }
-            before = Some(answer);
-        }
-        Err(CliError::new(
-            "the director ended the readings",
-            "see whether pointsmand still runs and what its log says",
-        ))
+        readings(socket, self.watch, output, view::workers, text).await
     }
 }
 
