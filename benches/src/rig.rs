@@ -59,8 +59,12 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
             shared,
         });
     }
-    let service =
-        Service { key: Some(key), scheduler: Scheduler::compile(Kind::Rr, candidates, None), pending: false };
+    let service = Service {
+        key: Some(key),
+        persistent: false,
+        scheduler: Scheduler::compile(Kind::Rr, candidates, None),
+        pending: false,
+    };
     Snapshot {
         generation: 1,
         ports: [PortFacts { name: "loop".to_owned(), mac: DIRECTOR_MAC, mtu: 1500 }].into(),

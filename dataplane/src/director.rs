@@ -211,8 +211,7 @@ fn find_service<'a, K: Key>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Servi
     let may_be_ftp_data =
         key.protocol() == protocol::TCP && (target.port() == FTP_DATA || target.port() >= 1024);
     // Only a persistent FTP service takes its clients' data connections: another would open every port of its servers.
-    // Persistence is not run yet, so that such a service is pending.
-    let ftp = || find(FTP).filter(|service| service.pending);
+    let ftp = || find(FTP).filter(|service| service.persistent);
     find(target.port()).or_else(|| may_be_ftp_data.then(ftp).flatten()).or_else(|| find(0))
 }
 

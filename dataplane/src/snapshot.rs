@@ -63,6 +63,8 @@ pub struct ServiceKey {
 pub struct Service {
     /// `None` for a service of a firewall mark.
     pub key: Option<ServiceKey>,
+    /// Its clients stay with their servers: such an FTP service takes their data connections too.
+    pub persistent: bool,
     /// Picks a destination of this service.
     pub scheduler: Scheduler,
     /// What of its configuration the packet path does not run yet: its new connections are dropped and counted.

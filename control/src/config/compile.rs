@@ -160,7 +160,8 @@ impl Compiler {
                 service_index.insert(key, services.len() as u32);
             }
             let (scheduler, pending) = (compiled.scheduler.clone(), compiled.pending);
-            services.push(snapshot::Service { key, scheduler, pending });
+            let persistent = service.persistence.is_some();
+            services.push(snapshot::Service { key, persistent, scheduler, pending });
         }
         Snapshot {
             generation: at.generation,

@@ -291,6 +291,17 @@ fn an_ftp_service_without_persistence_takes_no_connection_to_another_port() {
 }
 
 #[test]
+fn a_pending_ftp_service_takes_connections_to_other_ports_only_if_it_is_persistent() {
+    for (persistent, answers) in [(false, 1), (true, 0)] {
+        let mut plan = Plan::new().service("10.0.0.100:21", TCP, Kind::Rr, 1);
+        (plan.services[0].persistent, plan.services[0].pending) = (persistent, true);
+        let mut lab = Lab::new(plan);
+        let said = lab.says(tcp("10.0.0.2:1", "10.0.0.100:3306", SYN).frame());
+        assert_eq!(said.len(), answers, "persistent: {persistent}, {said:?}");
+    }
+}
+
+#[test]
 fn an_answer_goes_to_the_station_that_asked() {
     let mut lab = lab();
     let other = [2, 0, 0, 0, 0, 0x77];

@@ -40,6 +40,7 @@ pub(crate) struct PlannedService {
     pub(crate) at: SocketAddr,
     pub(crate) kind: Kind,
     pub(crate) servers: Vec<(u32, u32)>,
+    pub(crate) persistent: bool,
     pub(crate) pending: bool,
 }
 
@@ -64,7 +65,7 @@ impl Plan {
     pub(crate) fn service(mut self, at: &str, protocol: u8, kind: Kind, servers: usize) -> Self {
         let at: SocketAddr = at.parse().expect("an address and port");
         let servers = (0..servers).map(|n| (self.server(n, at), 1)).collect();
-        self.services.push(PlannedService { protocol, at, kind, servers, pending: false });
+        self.services.push(PlannedService { protocol, at, kind, servers, persistent: false, pending: false });
         self
     }
 
@@ -129,7 +130,8 @@ impl Plan {
             self.schedulers.insert(key, scheduler.clone());
             snapshot.virtual_addresses.insert(planned.at.ip());
             snapshot.service_index.insert(key, services.len() as u32);
-            services.push(Service { key: Some(key), scheduler, pending: planned.pending });
+            let (persistent, pending) = (planned.persistent, planned.pending);
+            services.push(Service { key: Some(key), persistent, scheduler, pending });
         }
         snapshot.services = services.into();
         snapshot
