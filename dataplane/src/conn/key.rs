@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A key of the connection table.
 pub trait Key: Copy + Eq + Zeroable + Send + 'static {
-    /// A hash that an attacker who does not know `secret` cannot steer: both 64-bit halves of a product.
+    /// A hash that an attacker who does not know `secret` cannot steer.
     fn hash(&self, secret: &[u64; 2]) -> u64;
     /// CIP and its port.
     fn client(&self) -> SocketAddr;
@@ -35,7 +35,11 @@ pub struct Key6 {
     ports: u64,
 }
 
-/// Multiplies to 128 bits and folds: every bit of either factor reaches every bit of the result.
+/// An odd word without structure: the fraction of the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Multiplies to 128 bits and folds. The halves of one product alone are not a hash: for one secret in a hundred the low
+/// bits of both run in step over the ports of a client and cancel, so that hashes are products of products.
 #[inline]
 fn mix(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -89,7 +93,7 @@ fn ports_of(ports: u64) -> (u16, u16) {
 impl Key for Key4 {
     #[inline]
     fn hash(&self, secret: &[u64; 2]) -> u64 {
-        mix(self.addresses ^ secret[0], self.ports ^ secret[1])
+        mix(mix(self.addresses ^ secret[0], self.ports ^ secret[1]), SPREAD)
     }
 
     fn client(&self) -> SocketAddr {
@@ -141,7 +145,7 @@ impl Key for Key6 {
     fn hash(&self, secret: &[u64; 2]) -> u64 {
         let client = mix(self.client[0] ^ secret[0], self.client[1] ^ secret[1]);
         let service = mix(self.service[0] ^ secret[1], self.service[1] ^ secret[0]);
-        mix(client ^ self.ports ^ secret[0], service ^ secret[1])
+        mix(mix(client ^ self.ports ^ secret[0], service ^ secret[1]), SPREAD)
     }
 
     fn client(&self) -> SocketAddr {

@@ -326,7 +326,7 @@ pub(crate) fn splitmix(seed: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conn::key::Key4;
+    use crate::conn::key::{Key4, Key6};
     use hashbrown::HashMap;
     use pointsman_hugepages::PageChoice;
     use proptest::prelude::*;
@@ -362,6 +362,29 @@ mod tests {
                 assert!(table.get(entry).key == key(n));
             }
             assert_eq!(table.len(), capacity);
+        }
+    }
+
+    /// Fills a table with the keys of consecutive ports of one client, the least random traffic there is.
+    fn fills_with_ports_of_one_client<K: Key>(seed: u64, key: impl Fn(u16) -> K) {
+        let mut table = Table::<K>::new(384, seed, &ordinary()).unwrap();
+        for port in 0..384 {
+            let key = key(port);
+            assert!(table.insert(&key, table.hash(&key)).is_ok(), "port {port} with seed {seed}");
+        }
+    }
+
+    #[test]
+    fn every_seed_spreads_the_ports_of_one_client() {
+        for seed in 0..4000 {
+            fills_with_ports_of_one_client(seed, |port| {
+                let [a, b] = port.to_be_bytes();
+                Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [a, b, 0, 80], 6)
+            });
+            fills_with_ports_of_one_client(seed, |port| {
+                let [a, b] = port.to_be_bytes();
+                Key6::from_wire([0xfd; 16], [0xfc; 16], [a, b, 0, 80], 6)
+            });
         }
     }
 
