@@ -17,7 +17,7 @@ use pointsman_dataplane::{
     handoff,
     port::{
         Frame, FramePool, Frames, Port,
-        dpdk::{Device, Dpdk, DpdkPort, Mbuf, MbufPool, Memory, PortSettings, Settings},
+        dpdk::{Device, Dpdk, DpdkPort, Link, Mbuf, MbufPool, Memory, PortSettings, Settings},
         fault::{FaultPort, Faults},
     },
     publish::{self, Publisher},
@@ -185,7 +185,7 @@ fn frames_go_the_way_that_they_go_over_wires_in_memory() {
         let answers = bench.shared[0].stats.answers[answer as usize].get();
         assert!(answers > 0 && answers == lab.answers(answer), "{answer}: {answers}");
     }
-    let stats = bench.workers[0].ports_mut()[1].stats();
+    let stats = bench.workers[0].ports_mut()[1].handle().stats().unwrap();
     assert_eq!(stats.tx_packets, lab.forwarded());
 }
 
@@ -396,7 +396,7 @@ fn the_kernel_at_the_other_end_of_a_real_interface_is_answered() {
     assert_eq!(answers[Answer::TcpReset as usize].get(), 1);
     assert!(answers[Answer::Arp as usize].get() >= 1);
     assert!(bench.shared[0].stats.forwarded.get() >= 1);
-    assert!(bench.workers[0].ports_mut()[0].stats().rx_packets >= 5);
+    assert!(bench.workers[0].ports_mut()[0].handle().stats().unwrap().rx_packets >= 5);
     ip("link set va down");
     for _ in 0..100_000 {
         bench.poll();
@@ -443,6 +443,48 @@ fn what_cannot_be_is_refused_by_name_and_remedy() {
     assert_eq!(none, "vdev:net_null0: a device is shared by 1 to 64 workers, not 0");
     let again = refused(&settings(&["vdev:net_null0"]));
     assert!(again.starts_with("DPDK was started in this process before"), "{again}");
+}
+
+#[test]
+fn a_device_answers_other_threads_while_its_worker_runs() {
+    if !inside("a_device_answers_other_threads_while_its_worker_runs") {
+        return;
+    }
+    let dpdk = Dpdk::start(&settings(&["vdev:net_ring0", "vdev:net_ring1"])).unwrap();
+    let mut ports = open(&dpdk, "vdev:net_ring0", 1);
+    ports.extend(open(&dpdk, "vdev:net_ring1", 1));
+    let handle = ports[0].handle();
+    assert_eq!((handle.name(), handle.facts().spread.to_string().as_str()), ("vdev:net_ring0", "one queue"));
+    assert_eq!((handle.facts().mtu, handle.facts().queues, handle.facts()), (1_500, 1, ports[0].facts()));
+    let pool = ports[0].pool();
+    let mut bench = Bench::new(services(), vec![ports], pool);
+    let frames: Vec<_> = (0..50).map(|n| tcp(&format!("10.0.1.{n}:2000"), VIP, SYN).frame()).collect();
+    let asked = handle.clone();
+    let asking = std::thread::spawn(move || {
+        let mut last = 0;
+        for _ in 0..10_000 {
+            let now = asked.stats().unwrap().rx_packets;
+            assert!(now >= last && asked.link().unwrap().up && !asked.xstats().is_empty());
+            last = now;
+        }
+    });
+    let mut sent = 0;
+    while !asking.is_finished() {
+        sent += bench.put(0, 0, &frames) as u64;
+        bench.poll();
+        let port = &mut bench.workers[0].ports_mut()[0];
+        assert!(port.is_up() && port.rx_ring_drops() == 0);
+        bench.take(0, 1);
+    }
+    asking.join().unwrap();
+    assert_eq!(handle.stats().unwrap().rx_packets, sent);
+    let good = ("rx_good_packets".to_owned(), sent);
+    assert!(handle.xstats().contains(&good), "{:?}", handle.xstats());
+    assert_eq!(handle.link(), Some(Link { up: true, mbps: Some(10_000) }));
+    // The device closes with its last port, whoever still has a handle.
+    drop(bench);
+    assert!(!handle.is_open() && handle.xstats().is_empty());
+    assert_eq!((handle.stats(), handle.link()), (None, None));
 }
 
 #[test]

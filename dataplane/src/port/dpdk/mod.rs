@@ -12,10 +12,12 @@
 //! Which worker receives a flow is the device's choice, by a hash of the source where it can do that; a worker hands over
 //! what is another's ([`crate::steer`]). A device without such a hash gives all to the first queue, and works as well.
 
+mod device;
 mod eal;
 mod error;
 
 pub use super::sys::dpdk::{DevInfo, Errno, Mbuf, MbufPool, Stats, version};
+pub use device::{DeviceHandle, Facts, Link, Spread};
 pub use eal::{Device, Memory};
 pub use error::Error;
 
@@ -92,23 +94,6 @@ impl PortSettings {
     }
 }
 
-/// What a device is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Its driver, like "net_virtio".
-    pub driver: String,
-    /// Its MAC address.
-    pub mac: [u8; 6],
-    /// The MTU in force.
-    pub mtu: u16,
-    /// Its NUMA node, if it is on one.
-    pub numa_node: Option<u32>,
-    /// Whether it has a hash by which it gives flows to several workers.
-    pub hashes: bool,
-    /// Whether that hash is of the source alone, so that both ways of a flow can be given to one worker.
-    pub hashes_source_only: bool,
-}
-
 /// DPDK, started. All that it gives keeps it running.
 #[derive(Debug)]
 pub struct Dpdk {
@@ -171,16 +156,34 @@ impl Dpdk {
             let log = error::last_line(&log);
             Error::Step { device: device.clone(), step, errno, log }
         })?;
-        let facts = Arc::new(Facts {
+        let Some(running) = queues.first().map(|queue| Arc::clone(queue.device())) else {
+            return Ok(Vec::new());
+        };
+        let facts = Facts {
             driver,
-            mac: self.alive.mac(port).map_err(step("ask for its MAC address"))?,
+            mac: running.ask().mac().map_err(step("ask for its MAC address"))?,
             mtu: settings.mtu,
             numa_node: u32::try_from(info.socket).ok(),
-            hashes: plan.rss != 0,
-            hashes_source_only: plan.rss != 0 && rss.source_only,
-        });
-        let alive = &self.alive;
-        let port = |queue| DpdkPort { queue, facts: facts.clone(), alive: alive.clone(), registered: false };
+            queues: settings.workers,
+            spread: match plan.rss {
+                _ if settings.workers == 1 => Spread::OneQueue,
+                0 => Spread::FirstQueue,
+                _ => Spread::OwnHash,
+            },
+        };
+        let handle = DeviceHandle {
+            name: device.as_str().into(),
+            facts: Arc::new(facts),
+            device: Arc::downgrade(&running),
+        };
+        let port = |queue| DpdkPort {
+            queue,
+            handle: handle.clone(),
+            alive: self.alive.clone(),
+            registered: false,
+            lost: 0,
+            up: true,
+        };
         Ok(queues.into_iter().map(port).collect())
     }
 
@@ -241,36 +244,29 @@ impl Dpdk {
 #[derive(Debug)]
 pub struct DpdkPort {
     queue: Queue,
-    facts: Arc<Facts>,
+    handle: DeviceHandle,
     alive: Arc<Alive>,
     registered: bool,
+    /// What the device had lost when it was last asked.
+    lost: u64,
+    /// Whether it had a link then.
+    up: bool,
 }
 
 impl DpdkPort {
     /// What the device is.
     pub fn facts(&self) -> &Facts {
-        &self.facts
+        self.handle.facts()
     }
 
-    /// What the device has counted, for all its workers.
-    pub fn stats(&self) -> Stats {
-        self.alive.stats(self.queue.device().port)
-    }
-
-    /// The driver's own counters, by name.
-    pub fn xstats(&self) -> Vec<(String, u64)> {
-        self.alive.xstats(self.queue.device().port)
+    /// The device, to ask from other threads.
+    pub fn handle(&self) -> DeviceHandle {
+        self.handle.clone()
     }
 
     /// The pool that the device's frames come from.
     pub fn pool(&self) -> MbufPool {
         MbufPool(Arc::clone(&self.queue.device().pool))
-    }
-
-    /// The speed of the link in megabits a second, if there is one and it is known.
-    pub fn speed_mbps(&self) -> Option<u32> {
-        let (up, mbps) = self.alive.link(self.queue.device().port)?;
-        (up && mbps != u32::MAX && mbps != 0).then_some(mbps)
     }
 
     /// The worker's thread is the first that receives.
@@ -298,23 +294,27 @@ impl super::Port for DpdkPort {
     }
 
     /// The device counts for all its queues: the first worker tells it. Each tells what it refused itself: frames that do
-    /// not lie in one piece.
+    /// not lie in one piece. While another thread asks the device, what it said the last time.
     fn rx_ring_drops(&mut self) -> u64 {
-        let of_device = if self.queue.number() == 0 {
-            let stats = self.stats();
-            stats.rx_missed + stats.rx_no_mbuf
-        } else {
-            0
-        };
-        of_device + self.queue.refused()
+        if self.queue.number() == 0
+            && let Some(device) = self.queue.device().ask_now()
+        {
+            let stats = device.stats();
+            self.lost = stats.rx_missed + stats.rx_no_mbuf;
+        }
+        self.lost + self.queue.refused()
     }
 
     fn wait_fd(&self) -> Option<RawFd> {
         None
     }
 
+    /// While another thread asks the device, as the last time.
     fn is_up(&mut self) -> bool {
-        self.alive.link(self.queue.device().port).is_some_and(|(up, _)| up)
+        if let Some(device) = self.queue.device().ask_now() {
+            self.up = device.link().is_some_and(|(up, _)| up);
+        }
+        self.up
     }
 }
 

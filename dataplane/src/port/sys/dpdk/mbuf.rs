@@ -5,7 +5,7 @@
 //! mbuf is out: a pool that is dropped with mbufs out is never freed, and keeps DPDK running.
 #![allow(unsafe_code)]
 
-use super::{Alive, Errno, checked};
+use super::{Alive, Errno, Running};
 use crate::{
     limits::BATCH,
     port::{
@@ -262,29 +262,6 @@ impl FramePool<Mbuf> for MbufPool {
     }
 }
 
-/// A device that has been configured, and is closed with this value.
-pub(crate) struct Running {
-    pub(crate) port: u16,
-    /// Where its receive rings take mbufs from; freed after the device has given them back.
-    pub(crate) pool: Arc<Mempool>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // SAFETY: numbers, and DPDK runs: the pool keeps it. A device that refuses is left to the end of the process.
-        unsafe {
-            let _ = checked(raw::dpdk_dev_stop(self.port));
-            let _ = checked(raw::dpdk_dev_close(self.port));
-        }
-    }
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("port", &self.port).field("pool", &self.pool).finish()
-    }
-}
-
 /// One queue each way of a device that has been started. There is one of each number, so that only one thread uses a queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -301,7 +278,7 @@ impl Queue {
         Self { device, queue, refused: 0 }
     }
 
-    pub(crate) fn device(&self) -> &Running {
+    pub(crate) fn device(&self) -> &Arc<Running> {
         &self.device
     }
 

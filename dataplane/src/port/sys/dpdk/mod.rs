@@ -4,10 +4,12 @@
 //! memory holds one. What is passed by pointer is a local value of the shim's own type.
 #![allow(unsafe_code)]
 
+mod device;
 mod mbuf;
 
+pub(crate) use device::Running;
 pub use mbuf::{Mbuf, MbufPool};
-pub(crate) use mbuf::{Mempool, Queue, Running};
+pub(crate) use mbuf::{Mempool, Queue};
 
 use dpdk_sys as raw;
 pub use dpdk_sys::{DevInfo, Stats};
@@ -128,13 +130,6 @@ impl Alive {
         Ok(info)
     }
 
-    pub(crate) fn mac(&self, port: u16) -> Result<[u8; 6], Errno> {
-        let mut mac = [0; 6];
-        // SAFETY: see the head.
-        checked(unsafe { raw::dpdk_mac(port, mac.as_mut_ptr()) })?;
-        Ok(mac)
-    }
-
     /// What a device can hash of TCP, UDP and SCTP: of the source alone, if it can.
     pub(crate) fn rss(&self, info: &DevInfo) -> Rss {
         const SOURCE_ONLY: u64 = raw::RSS_L3_SRC_ONLY | raw::RSS_L4_SRC_ONLY;
@@ -163,7 +158,8 @@ impl Alive {
             checked(raw::dpdk_dev_configure(port, plan.queues, plan.mtu, plan.rss))
                 .map_err(failed("configure it"))?;
         }
-        let running = Arc::new(Running { port, pool });
+        // SAFETY: configured, and DPDK refuses to configure a device that runs.
+        let running = Arc::new(unsafe { Running::new(port, pool) });
         // SAFETY: see the head. The pool lives as long as `running`, which closes the device.
         unsafe {
             checked(raw::dpdk_dev_adjust_slots(port, &mut rx, &mut tx)).map_err(failed("size its rings"))?;
@@ -180,34 +176,6 @@ impl Alive {
             // SAFETY: started with as many queues, each number once.
             Ok((0..plan.queues).map(|queue| Queue::new(Arc::clone(&running), queue)).collect())
         }
-    }
-
-    /// Whether the device has a link, and its speed in megabits a second; `None` if it is gone.
-    pub(crate) fn link(&self, port: u16) -> Option<(bool, u32)> {
-        let mut mbps = 0;
-        // SAFETY: see the head.
-        let up = checked(unsafe { raw::dpdk_link(port, &mut mbps) }).ok()?;
-        Some((up == 1, mbps))
-    }
-
-    pub(crate) fn stats(&self, port: u16) -> Stats {
-        let mut stats = Stats::default();
-        // SAFETY: see the head. A device that refuses leaves zeros.
-        let _ = unsafe { raw::dpdk_stats(port, &mut stats) };
-        stats
-    }
-
-    /// The driver's own counters, by name.
-    pub(crate) fn xstats(&self, port: u16) -> Vec<(String, u64)> {
-        const ROOM: usize = 1024;
-        let (mut names, mut values) = (vec![[0 as c_char; 64]; ROOM], vec![0_u64; ROOM]);
-        // SAFETY: there is room for as many names and values.
-        let count = unsafe { raw::dpdk_xstats(port, names.as_mut_ptr(), values.as_mut_ptr(), ROOM as u32) };
-        let count = usize::try_from(count).ok().filter(|count| *count <= ROOM).unwrap_or(0);
-        let text = |name: &[c_char; 64]| {
-            name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect()
-        };
-        names.iter().map(text).zip(values).take(count).collect()
     }
 }
 
