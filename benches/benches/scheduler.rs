@@ -3,10 +3,12 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman_dataplane::{
-    scheduler::{Candidate, Kind, Scheduler},
+    conn::key::{Key, Key4},
+    scheduler::{Candidate, Kind, Opening, Scheduler},
     stats::DestinationShared,
+    time::Ticks,
 };
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 fn scheduler(kind: Kind, destinations: u32) -> Scheduler {
     let candidates = (0..destinations)
@@ -15,19 +17,22 @@ fn scheduler(kind: Kind, destinations: u32) -> Scheduler {
             for _ in 0..slot % 7 {
                 shared.connected(true);
             }
-            Candidate { slot, weight: 1 + slot % 5, shared }
+            let server = SocketAddr::new([10, 0, 1, slot as u8].into(), 80);
+            Candidate { slot, generation: 1, server, weight: 1 + slot % 5, shared }
         })
         .collect();
     Scheduler::compile(kind, candidates, None)
 }
 
 fn pick(c: &mut Criterion) {
+    let key = Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [0x1f, 0x90, 0, 80], 6);
+    let opening = Opening { key: &key, hash: key.hash(&[1, 2]), now: Ticks(0) };
     let mut group = c.benchmark_group("scheduler");
     for kind in [Kind::Rr, Kind::Wrr, Kind::Lc, Kind::Wlc] {
         for destinations in [1, 16, 100] {
             let scheduler = scheduler(kind, destinations);
             group.bench_function(BenchmarkId::new(kind.name(), destinations), |b| {
-                b.iter(|| scheduler.pick());
+                b.iter(|| scheduler.pick(&opening));
             });
         }
     }

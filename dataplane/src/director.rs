@@ -18,6 +18,7 @@ use crate::{
     port::Frame,
     rate::TokenBucket,
     reply,
+    scheduler::Opening,
     snapshot::{Method, Service, ServiceKey, Snapshot},
     time::Nanos,
     verdict::{Answer, DropReason, Verdict},
@@ -168,7 +169,8 @@ fn flow<K: Key, F: Frame>(
     if service.pending {
         return batch.packets[i].drop(DropReason::ServicePending);
     }
-    let Some(slot) = service.scheduler.pick() else {
+    let opening = Opening { key, hash: batch.packets[i].hash, now: context.now.ticks() };
+    let Some(slot) = service.scheduler.pick(&opening) else {
         return port_unreachable(batch, i, context);
     };
     if context

@@ -13,7 +13,7 @@ use crate::{
 };
 use pointsman_dataplane::{
     limits::MAX_DESTINATIONS,
-    scheduler::{Candidate, Scheduler},
+    scheduler::{Candidate, Flags, Rule, Scheduler},
     snapshot::{self, Destination, NeighborCell, NextHop, Snapshot},
     stats::DestinationShared,
     time::{Nanos, Ticks},
@@ -239,10 +239,16 @@ impl Compiler {
                 (destination.method, destination.next_hop) = found;
                 moved = true;
             }
-            candidates.push(Candidate { slot: number, weight: server.weight.get(), shared });
+            candidates.push(Candidate {
+                slot: number,
+                generation: destination.generation,
+                server: server.socket(),
+                weight: server.weight.get(),
+                shared,
+            });
         }
         let previous = self.after_steps(&service.key, steps.between.get(&service.key));
-        let scheduler = Scheduler::compile(service.scheduler, candidates, previous.as_ref());
+        let scheduler = Scheduler::compile(rule(service), candidates, previous.as_ref());
         let compiled = Compiled { source: service.clone(), scheduler, pending: is_pending(service) };
         self.services.insert(service.key, compiled);
         moved
@@ -262,10 +268,16 @@ impl Compiler {
                     Some(known) => known.shared.clone(),
                     None => passing.entry(key).or_default().clone(),
                 };
-                Candidate { slot: slot.unwrap_or(u32::MAX), weight: server.weight.get(), shared }
+                Candidate {
+                    slot: slot.unwrap_or(u32::MAX),
+                    generation: known.map_or(0, |known| known.generation),
+                    server: server.socket(),
+                    weight: server.weight.get(),
+                    shared,
+                }
             };
             let candidates = step.servers.iter().map(candidate).collect();
-            scheduler = Some(Scheduler::compile(step.scheduler, candidates, scheduler.as_ref()));
+            scheduler = Some(Scheduler::compile(rule(step), candidates, scheduler.as_ref()));
         }
         scheduler
     }
@@ -306,6 +318,12 @@ fn method(method: Method) -> snapshot::Method {
         Method::Tunnel(_) => snapshot::Method::Tunnel,
         Method::Local => snapshot::Method::Local,
     }
+}
+
+fn rule(service: &Service) -> Rule {
+    let many_addresses = matches!(service.key, ServiceKey::Mark { .. });
+    let flags = Flags { fallback: service.flags.fallback(), port: service.flags.port() };
+    Rule { kind: service.scheduler, flags, many_addresses }
 }
 
 fn timeouts(from: &Timeouts) -> snapshot::Timeouts {
@@ -484,7 +502,11 @@ impl Compiler {
 mod tests {
     use super::*;
     use crate::{config::read, kernel::testing};
-    use pointsman_dataplane::snapshot::{NeighborState, Presence};
+    use pointsman_dataplane::{
+        conn::key::Key4,
+        scheduler::Opening,
+        snapshot::{NeighborState, Presence},
+    };
     use std::path::Path;
 
     fn parsed(text: &str) -> Configuration {
@@ -519,7 +541,9 @@ mod tests {
         let next: Vec<u32> = snapshot.destinations.iter().map(|d| d.next_hop).collect();
         assert_eq!(next, [0, 1]);
         // Added first, chosen last.
-        let picked: Vec<u32> = (0..4).filter_map(|_| snapshot.services[0].scheduler.pick()).collect();
+        let client = Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [0x1f, 0x90, 0, 80], 6);
+        let opening = Opening { key: &client, hash: 0, now: Ticks(0) };
+        let picked: Vec<u32> = (0..4).filter_map(|_| snapshot.services[0].scheduler.pick(&opening)).collect();
         assert_eq!(picked, [1, 0, 1, 0]);
     }
 

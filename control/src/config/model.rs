@@ -392,6 +392,16 @@ impl SchedulerFlags {
         [1, 2, 4].into_iter().filter(|bit| self.0 & bit != 0).filter_map(name).collect()
     }
 
+    /// Whether `sh-fallback` or `mh-fallback` is set.
+    pub fn fallback(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Whether `sh-port` or `mh-port` is set.
+    pub fn port(self) -> bool {
+        self.0 & 2 != 0
+    }
+
     /// Whether none is set.
     pub fn is_empty(self) -> bool {
         self.0 == 0

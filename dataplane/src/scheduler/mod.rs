@@ -16,18 +16,36 @@ mod sed;
 mod wlc;
 mod wrr;
 
-use crate::stats::DestinationShared;
+use crate::{conn::key::Key, stats::DestinationShared, time::Ticks};
 use crossbeam::utils::CachePadded;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
+
+/// The packet that opens a connection, as far as schedulers choose by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a, K> {
+    /// The client and what it wants.
+    pub key: &'a K,
+    /// The key's hash, which nobody outside can know: what `twos` draws from.
+    pub hash: u64,
+    /// The time of this poll.
+    pub now: Ticks,
+}
 
 /// A destination as a scheduler sees it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// Its slot in the snapshot.
     pub slot: u32,
+    /// Distinguishes it from others that had the slot before.
+    pub generation: u32,
+    /// RIP and transport port, which `mh` places it by.
+    pub server: SocketAddr,
     /// 0: quiesced.
     pub weight: u32,
     /// Its connection counts.
@@ -121,6 +139,34 @@ impl Kind {
     }
 }
 
+/// Which scheduler a service has, and what modifies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Which.
+    pub kind: Kind,
+    /// Of `sh` and `mh`.
+    pub flags: Flags,
+    /// Whether packets to many addresses are the service's (a firewall mark), not to one. `lblc` and `lblcr` keep a
+    /// destination for each.
+    pub many_addresses: bool,
+}
+
+impl From<Kind> for Rule {
+    /// Without flags, for a service at one address.
+    fn from(kind: Kind) -> Self {
+        Self { kind, flags: Flags::default(), many_addresses: false }
+    }
+}
+
+/// What modifies `sh` and `mh` (`ipvsadm -b`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `sh-fallback`, `mh-fallback`: where the destination can take no connection, another one is looked for.
+    pub fallback: bool,
+    /// `sh-port`, `mh-port`: the client's port counts too.
+    pub port: bool,
+}
+
 /// Picks destinations of one service. A clone shares list and place.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
@@ -138,7 +184,12 @@ impl Scheduler {
     /// difference had been made by one command: deletions, then changes of weight, then additions. Without `previous`
     /// the service is new, and its destinations are added one by one. If `previous` is of another kind, the service
     /// changes its scheduler, which begins with the whole list. Nothing but the place is taken from `previous`.
-    pub fn compile(kind: Kind, candidates: Vec<Candidate>, previous: Option<&Scheduler>) -> Scheduler {
+    pub fn compile(
+        rule: impl Into<Rule>,
+        candidates: Vec<Candidate>,
+        previous: Option<&Scheduler>,
+    ) -> Scheduler {
+        let Rule { kind, .. } = rule.into();
         let previous_of_kind = previous.filter(|p| p.kind == kind);
         let (place, laps) = match (kind, previous_of_kind) {
             (Kind::Rr, Some(p)) => (rr::carry(p, &candidates), wrr::Laps::default()),
@@ -156,7 +207,7 @@ impl Scheduler {
     ///
     /// Workers may pick at the same time; each pick of `rr` and `wrr` moves their common place on.
     #[inline]
-    pub fn pick(&self) -> Option<u32> {
+    pub fn pick<K: Key>(&self, _opening: &Opening<'_, K>) -> Option<u32> {
         let list = &*self.list;
         let index = match self.kind {
             Kind::Rr => rr::pick(list, &self.place),

@@ -120,10 +120,10 @@ impl Plan {
             let candidates = planned
                 .servers
                 .iter()
-                .map(|&(slot, weight)| Candidate {
-                    slot,
-                    weight,
-                    shared: self.slots[slot as usize].shared.clone(),
+                .map(|&(slot, weight)| {
+                    let Destination { generation, address, port, ref shared, .. } = self.slots[slot as usize];
+                    let server = SocketAddr::new(address, port);
+                    Candidate { slot, generation, server, weight, shared: shared.clone() }
                 })
                 .collect();
             let scheduler = Scheduler::compile(planned.kind, candidates, self.schedulers.get(&key));
@@ -166,6 +166,7 @@ pub(crate) struct Lab {
     pub(crate) plan: Plan,
     pub(crate) now: Nanos,
     pub(crate) publisher: Publisher<Snapshot>,
+    pub(crate) host: HostEnd<Buffer>,
     generation: u64,
 }
 
@@ -207,7 +208,7 @@ impl Lab {
                 shared,
             });
         }
-        Self { stations, plan, now: Nanos::from_secs(1_000), publisher, generation }
+        Self { stations, plan, now: Nanos::from_secs(1_000), publisher, host, generation }
     }
 
     /// Puts the plan in force.

@@ -5,7 +5,12 @@ use crate::{
     config::{compile::Compiler, slots::Moment},
     kernel::testing,
 };
-use pointsman_dataplane::{snapshot::Snapshot, time::Nanos};
+use pointsman_dataplane::{
+    conn::key::Key4,
+    scheduler::Opening,
+    snapshot::Snapshot,
+    time::{Nanos, Ticks},
+};
 
 fn web() -> Option<v1::ServiceKey> {
     let protocol = v1::Protocol::Tcp.into();
@@ -56,7 +61,9 @@ fn picks(before: &[&str], picked: usize, lines: &[&str], size: usize) -> Vec<Str
         compiler.compile_steps(&config, &steps, &network, at)
     };
     let pick = |snapshot: &Snapshot| {
-        let slot = snapshot.services.first()?.scheduler.pick()?;
+        let client = Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [0x1f, 0x90, 0, 80], 6);
+        let opening = Opening { key: &client, hash: 0, now: Ticks(0) };
+        let slot = snapshot.services.first()?.scheduler.pick(&opening)?;
         Some(snapshot.destinations[slot as usize].address.to_string())
     };
     let mut snapshot = apply(before);
