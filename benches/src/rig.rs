@@ -21,7 +21,7 @@ use pointsman_dataplane::{
 };
 use pointsman_hugepages::{Error, Options, PageChoice, PageSize, Pool, PoolOptions, Report};
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
