@@ -133,6 +133,7 @@ impl<P: Pattern> Rig<P> {
             memory: plan.memory,
             snapshot,
             handoff,
+            exception: None,
             shared: Arc::clone(&shared),
             seed: 0x5eed,
         })?;

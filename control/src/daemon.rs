@@ -319,6 +319,7 @@ fn plan(
             memory: memory.clone(),
             snapshot,
             handoff,
+            exception: None,
             shared: Arc::new(WorkerShared::new(index)),
             seed,
         };

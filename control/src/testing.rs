@@ -88,6 +88,7 @@ pub(crate) fn plan<P: Port<Frame = pointsman_hugepages::Buffer>>(
         memory,
         snapshot,
         handoff,
+        exception: None,
         shared: Arc::new(WorkerShared::new(index)),
         seed: clock::seed(),
     };

@@ -2,9 +2,10 @@
 
 use crate::{
     batch::Batch,
+    exception::WorkerEnd,
     handoff::Endpoint,
-    limits::{BATCH, MAX_PORTS, MAX_WAITING, WAITING_MILLIS},
-    port::{Frame, Frames, Port},
+    limits::{BATCH, EXCEPTION_BUDGET, MAX_PORTS, MAX_WAITING, WAITING_MILLIS},
+    port::{Frame, FramePool, Frames, PoolOf, Port},
     snapshot::{NeighborState, NextHop, Snapshot},
     stats::WorkerStats,
     time::Nanos,
@@ -24,14 +25,16 @@ struct Waiting<F> {
 pub struct Egress<F> {
     out: ArrayVec<Frames<F>, MAX_PORTS>,
     waiting: Vec<Waiting<F>>,
+    exception: Option<WorkerEnd<F>>,
 }
 
 impl<F: Frame> Egress<F> {
-    /// For `ports` ports, at most [`MAX_PORTS`].
-    pub fn new(ports: usize) -> Self {
+    /// For `ports` ports, at most [`MAX_PORTS`]. Without an exception path the host sees the ports itself.
+    pub fn new(ports: usize, exception: Option<WorkerEnd<F>>) -> Self {
         Self {
             out: (0..ports.min(MAX_PORTS)).map(|_| Frames::new()).collect(),
             waiting: Vec::with_capacity(MAX_WAITING),
+            exception,
         }
     }
 
@@ -67,7 +70,7 @@ impl<F: Frame> Egress<F> {
                     let queued = self.enqueue(usize::from(packet.port), frame, ports, stats);
                     stats.answers[answer as usize].add(u64::from(queued));
                 }
-                Verdict::Punt => stats.punted.add(1),
+                Verdict::Punt => self.punt(frame, packet.port, stats),
                 Verdict::Handoff(worker) => match handoff.push(worker, (frame, packet.port)) {
                     Ok(()) => stats.handed_off.add(1),
                     Err(_) => stats.dropped(DropReason::HandoffRingFull),
@@ -81,6 +84,35 @@ impl<F: Frame> Egress<F> {
         }
         stats.forwarded.add(forwarded);
         self.flush(ports, stats);
+        if let Some(exception) = &mut self.exception {
+            exception.wake();
+        }
+    }
+
+    /// Puts frames that the host sends in front of what leaves next; see [`Egress::flush`]. At most [`EXCEPTION_BUDGET`];
+    /// returns how many.
+    #[inline]
+    pub fn take_from_host<P: Port<Frame = F>>(
+        &mut self,
+        pool: &mut PoolOf<P>,
+        ports: &mut [P],
+        stats: &WorkerStats,
+    ) -> usize {
+        let mut taken = 0;
+        while taken < EXCEPTION_BUDGET
+            && let Some(exception) = &self.exception
+            && let Some(given) = exception.pop()
+        {
+            taken += 1;
+            let port = usize::from(given.port());
+            let filled = pool.alloc().and_then(|mut frame| frame.copy_from(given.data()).then_some(frame));
+            exception.give_back(given);
+            match filled {
+                Some(frame) => stats.from_host.add(u64::from(self.enqueue(port, frame, ports, stats))),
+                None => stats.dropped(DropReason::BufferPoolEmpty),
+            }
+        }
+        taken
     }
 
     /// Sends the waiting frames whose neighbour has answered, and drops those that waited too long. Returns how many there
@@ -120,6 +152,17 @@ impl<F: Frame> Egress<F> {
         self.flush(ports, stats);
     }
 
+    /// Leaves a frame to the host.
+    fn punt(&mut self, frame: F, port: u8, stats: &WorkerStats) {
+        if let Some(exception) = &mut self.exception
+            && exception.push(frame, port).is_err()
+        {
+            stats.dropped(DropReason::ExceptionRingFull);
+        } else {
+            stats.punted.add(1);
+        }
+    }
+
     #[cold]
     fn wait(&mut self, frame: F, hop: &NextHop, now: Nanos, stats: &WorkerStats) {
         if self.waiting.len() == MAX_WAITING {
@@ -149,8 +192,9 @@ impl<F: Frame> Egress<F> {
         true
     }
 
+    /// Sends all that was put into the queues of the ports.
     #[inline]
-    fn flush<P: Port<Frame = F>>(&mut self, ports: &mut [P], stats: &WorkerStats) {
+    pub fn flush<P: Port<Frame = F>>(&mut self, ports: &mut [P], stats: &WorkerStats) {
         for (port, out) in self.out.iter_mut().enumerate() {
             if !out.is_empty() {
                 transmit(port, out, ports, stats);

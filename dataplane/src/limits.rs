@@ -34,6 +34,15 @@ pub const PUNT_QUEUE: usize = 256;
 /// Bytes of such a frame that are kept: an ARP or neighbour discovery message in full.
 pub const PUNT_BYTES: usize = 128;
 
+/// Frames of one worker that wait for the host to take them.
+pub const EXCEPTION_RING: usize = 512;
+
+/// Frames of the host that wait for a worker to send them; the others wait in the kernel.
+pub const EXCEPTION_BUFFERS: usize = 256;
+
+/// Frames of the host that a worker sends at most in one poll, so that they never fill more than half a batch.
+pub const EXCEPTION_BUDGET: usize = 32;
+
 /// Commands that wait for a worker.
 pub const COMMAND_QUEUE: usize = 1_024;
 
@@ -50,4 +59,5 @@ pub const ICMP_ERROR_BURST: u32 = 50;
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 
 const _: () = assert!(BATCH <= 128, "the design bounds a batch to 128");
+const _: () = assert!(EXCEPTION_BUDGET <= BATCH / 2, "the host leaves room for those it is there for");
 const _: () = assert!(PUNT_BYTES >= 14 + 8 + 40 + 32, "a neighbour advertisement behind two VLAN tags fits");

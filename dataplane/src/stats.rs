@@ -97,6 +97,8 @@ pub struct WorkerStats {
     pub forwarded: Counter,
     /// Frames left to the host.
     pub punted: Counter,
+    /// Frames of the host that were given to ports: with those that a port could then not send.
+    pub from_host: Counter,
     /// Frames given to other workers.
     pub handed_off: Counter,
     /// Frames taken from other workers.
@@ -136,6 +138,7 @@ impl Default for WorkerStats {
             batches: std::array::from_fn(|_| Counter::default()),
             forwarded: Counter::default(),
             punted: Counter::default(),
+            from_host: Counter::default(),
             handed_off: Counter::default(),
             handed_in: Counter::default(),
             handoff_fill: Counter::default(),

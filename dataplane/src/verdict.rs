@@ -14,7 +14,7 @@ pub enum Verdict {
     Forward(u32),
     /// The frame has become the director's own answer, and leaves by the port that it came from.
     Answer(Answer),
-    /// Left to the host: with `af_packet` the kernel has its own copy.
+    /// Left to the host: with `af_packet` the kernel has its own copy, else it goes by the exception path.
     Punt,
     /// To the worker that owns the flow.
     Handoff(u16),
@@ -80,6 +80,7 @@ counted! {
         IcmpUnmatched = "icmp_unmatched", "An ICMP error about a connection that the director does not know.";
         NotAnswerable = "not_answerable", "An ICMP error was due, but none may answer this packet: an ICMP error itself, or a packet to several stations.";
         HandoffRingFull = "handoff_ring_full", "The worker that owns the flow is behind; more workers or queues are needed.";
+        ExceptionRingFull = "exception_ring_full", "The host takes frames to the director's own addresses slower than they come: a flood of them, or no core left for the control plane.";
         TransmitRingFull = "transmit_ring_full", "The port could not send as fast as packets came.";
         BufferPoolEmpty = "buffer_pool_empty", "No packet buffer was free for an answer.";
         PortGone = "port_gone", "The way out leads to a port that this worker does not have.";

@@ -16,6 +16,7 @@ use crate::{
     },
     director::{self, Context},
     egress::Egress,
+    exception::WorkerEnd,
     forward,
     handoff::Endpoint,
     limits::{BATCH, MAX_PORTS},
@@ -48,6 +49,8 @@ pub struct Setup<P: Port> {
     pub snapshot: Reader<Snapshot>,
     /// Its ends of the rings to the other workers.
     pub handoff: Endpoint<P::Frame>,
+    /// Its end of the exception path; `None` where the host sees the ports itself.
+    pub exception: Option<WorkerEnd<P::Frame>>,
     /// What it shares with the control plane.
     pub shared: Arc<WorkerShared>,
     /// Keeps clients from choosing which connections collide. Any random number.
@@ -88,7 +91,7 @@ impl<P: Port> Worker<P> {
         setup.shared.stats.generation.set(setup.snapshot.generation());
         Ok(Self {
             index: setup.index,
-            egress: Egress::new(setup.ports.len()),
+            egress: Egress::new(setup.ports.len(), setup.exception),
             fds: setup.ports.iter().filter_map(Port::wait_fd).collect(),
             ports: setup.ports,
             pool: setup.pool,
@@ -112,14 +115,19 @@ impl<P: Port> Worker<P> {
             self.v4.begin_sweep();
             self.v6.begin_sweep();
         }
-        let mut done = self.receive();
-        if done > 0 {
+        let received = self.receive();
+        // Before the batch, so that a port that is short of room has some for the host.
+        let of_host = self.take_from_host();
+        if received > 0 {
             let found = self.parse();
             let misses = self.look_up(found, now);
             self.admit(&misses, now);
             self.rewrite(now);
             self.transmit(now);
+        } else if of_host > 0 {
+            self.egress.flush(&mut self.ports, &self.shared.stats);
         }
+        let mut done = received + of_host;
         done += self.expire(now);
         done += self.housekeep(now);
         self.count(done, now);
@@ -174,6 +182,12 @@ impl<P: Port> Worker<P> {
         }
         self.turn = (self.turn + 1) % ports.max(1);
         batch.len()
+    }
+
+    /// What the host sends by the exception path; it is not parsed.
+    #[inline]
+    fn take_from_host(&mut self) -> usize {
+        self.egress.take_from_host(&mut self.pool, &mut self.ports, &self.shared.stats)
     }
 
     /// Stage 1.

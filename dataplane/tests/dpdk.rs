@@ -75,6 +75,7 @@ impl<P: Port<Frame = Mbuf>> Bench<P> {
                 memory: ordinary(),
                 snapshot,
                 handoff,
+                exception: None,
                 shared: own,
                 seed: 0x5eed,
             });

@@ -109,6 +109,44 @@ fn nothing_is_allocated_for_a_hundred_thousand_packets_of_every_kind() {
 }
 
 #[test]
+fn nothing_is_allocated_for_the_host_either() {
+    let plan = Plan::new().service(VIP, TCP, Kind::Rr, 3);
+    let mut lab = Lab::sized(plan, Size { exception: true, ..Size::default() });
+    let frames = mixture();
+    let mut both_ways = |packets: usize| {
+        let (mut given, mut sent) = (0, 0);
+        for batch in frames.chunks(50).cycle() {
+            for frame in batch {
+                assert!(lab.stations[0].wires[0].push(frame));
+                lab.host.offer(1, |buffer| {
+                    let len = frame.len().min(buffer.len());
+                    buffer[..len].copy_from_slice(&frame[..len]);
+                    Some(len)
+                });
+            }
+            for _ in 0..3 {
+                lab.stations[0].worker.poll(lab.now);
+            }
+            given += lab.host.pop(64, |_, _| {});
+            for wire in &mut lab.stations[0].wires {
+                while wire.pop().is_some() {
+                    sent += 1;
+                }
+            }
+            if sent >= packets {
+                break;
+            }
+        }
+        given
+    };
+    both_ways(1_000);
+    let mut given = 0;
+    let seen = allocation_counter::measure(|| given = both_ways(50_000));
+    assert_eq!((seen.count_total, seen.bytes_total, seen.count_current), (0, 0, 0));
+    assert!(given > 1_000, "the host was given {given}");
+}
+
+#[test]
 fn the_counting_allocator_counts() {
     let seen = allocation_counter::measure(|| drop(std::hint::black_box(vec![1_u8; 100])));
     assert_eq!((seen.count_total, seen.bytes_total, seen.count_current), (1, 100, 0));

@@ -93,6 +93,7 @@ fn run(folder: &Path, out: &Path) -> String {
         memory,
         snapshot: readers.remove(0),
         handoff: handoff::mesh(1).remove(0),
+        exception: None,
         shared: shared.clone(),
         seed: 1,
     })

@@ -193,6 +193,7 @@ fn director(ring: ReceiveRing) -> impl FnMut() -> u64 {
         memory: Options::default(),
         snapshot: readers.remove(0),
         handoff: handoff::mesh(1).remove(0),
+        exception: None,
         shared: Arc::clone(&shared),
         seed: 1,
     })

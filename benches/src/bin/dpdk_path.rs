@@ -155,6 +155,7 @@ fn hit(
         memory: if flows > 2_000 { Options::default() } else { ordinary() },
         snapshot: readers.pop().ok_or("one reader was made")?,
         handoff: handoff::mesh(1).remove(0),
+        exception: None,
         shared: shared.clone(),
         seed: 0x5eed,
     })?;

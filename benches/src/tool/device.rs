@@ -230,6 +230,7 @@ impl Director {
             memory: plan.memory.clone(),
             snapshot,
             handoff,
+            exception: None,
             shared: Arc::clone(&shared),
             seed: 0x5eed,
         })

@@ -193,6 +193,7 @@ fn every_reason_has_a_test_that_causes_it() {
         (AnswerRateLimited, "icmp_errors_are_limited_to_fifty_at_once_and_a_thousand_a_second"),
         (IcmpUnmatched, "an_icmp_error_about_no_connection_is_counted_and_ends"),
         (NotAnswerable, "no_icmp_error_is_sent_about_an_icmp_error"),
+        (ExceptionRingFull, "what_the_host_does_not_take_is_dropped_and_counted_and_nothing_else_is"),
         (HandoffRingFull, "frames_for_an_owner_that_is_behind_are_dropped_and_counted"),
     ];
     let sources = [
@@ -202,6 +203,7 @@ fn every_reason_has_a_test_that_causes_it() {
         include_str!("expiry.rs"),
     ]
     .concat()
+        + include_str!("exception.rs")
         + include_str!("neighbors.rs")
         + include_str!("workers.rs");
     for reason in DropReason::ALL {

@@ -4,6 +4,7 @@ mod answers;
 mod changes;
 mod direct_routing;
 mod drops;
+mod exception;
 mod expiry;
 mod neighbors;
 mod properties;

@@ -9,6 +9,7 @@ use crossbeam::channel;
 use frames::{D0, D1, R1, R2, R3};
 use pointsman_dataplane::{
     command::{Command, ConnectionRecord, ConnectionsQuery, WorkerShared},
+    exception::{self, HostEnd},
     handoff,
     limits::FRAME_ROOM,
     port::memory::{self, Wire},
@@ -23,7 +24,7 @@ use pointsman_dataplane::{
     verdict::{Answer, DropReason},
     worker::{Setup, Worker},
 };
-use pointsman_hugepages::{Options, PageChoice, Pool, PoolOptions};
+use pointsman_hugepages::{Buffer, Options, PageChoice, Pool, PoolOptions};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -145,11 +146,13 @@ pub(crate) struct Size {
     pub(crate) connections: usize,
     /// Frames that a wire holds each way.
     pub(crate) wire: usize,
+    /// Whether what is left to the host goes to [`Lab::host`].
+    pub(crate) exception: bool,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { workers: 1, connections: 4096, wire: 2048 }
+        Self { workers: 1, connections: 4096, wire: 2048, exception: false }
     }
 }
 
@@ -184,6 +187,8 @@ impl Lab {
         let generation = 1;
         let (publisher, readers) = publish::channel(generation, plan.snapshot(generation), size.workers);
         let mut ends = handoff::mesh(size.workers);
+        let (host_ends, host) = exception::channel(size.workers, FRAME_ROOM).expect("descriptors for a wake");
+        let mut host_ends = host_ends.into_iter();
         let mut stations = Vec::new();
         for (index, snapshot) in readers.into_iter().enumerate() {
             let shared = Arc::new(WorkerShared::new(index as u16));
@@ -199,6 +204,7 @@ impl Lab {
                 memory: ordinary(),
                 snapshot,
                 handoff: ends.remove(0),
+                exception: host_ends.next().filter(|_| size.exception),
                 shared: shared.clone(),
                 seed: 0x5eed,
             });

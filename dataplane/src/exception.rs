@@ -1,0 +1,286 @@
+//! The exception path: frames that are the host's own, where the kernel does not see the port itself.
+//!
+//! A worker gives the frames that it leaves to the host ([`crate::verdict::Verdict::Punt`]) into a ring of its own, which
+//! a thread of the control plane empties into a TAP device of each port. What the host sends comes back in buffers that
+//! are used again and again, and leaves by the first worker, so that it keeps its order. A worker that is busy with
+//! load-balanced packets serves both ways at every poll all the same: what it takes from the host is bounded by
+//! [`EXCEPTION_BUDGET`], what it gives by the batch; a full ring costs the host's frames and no others.
+//!
+//! A worker neither allocates, nor locks, nor makes a system call here, but for one a poll that wakes the other thread if
+//! it sleeps.
+
+use crate::{
+    limits::{EXCEPTION_BUFFERS, EXCEPTION_RING},
+    wake::{self, Sleeper, Waker},
+};
+use crossbeam::queue::ArrayQueue;
+use std::{io, os::fd::RawFd, sync::Arc};
+
+#[cfg(doc)]
+use crate::limits::EXCEPTION_BUDGET;
+
+type Ring<F> = Arc<ArrayQueue<(F, u8)>>;
+
+/// A worker's end of the path.
+#[derive(Debug)]
+pub struct WorkerEnd<F> {
+    to_host: Ring<F>,
+    /// Only the first worker sends for the host.
+    from_host: Option<Arc<FromHost>>,
+    waker: Arc<Waker>,
+    /// Something was given since the thread was last woken.
+    given: bool,
+}
+
+/// The end of the thread that serves the host.
+#[derive(Debug)]
+pub struct HostEnd<F> {
+    to_host: Vec<Ring<F>>,
+    from_host: Arc<FromHost>,
+    sleeper: Sleeper,
+    waker: Arc<Waker>,
+    /// The ring that is emptied next, so that none starves.
+    turn: usize,
+}
+
+/// A frame that the host sends.
+#[derive(Debug)]
+pub struct HostFrame {
+    port: u16,
+    len: usize,
+    bytes: Box<[u8]>,
+}
+
+/// Buffers go round: empty, filled by the host's thread, emptied by the worker.
+#[derive(Debug)]
+struct FromHost {
+    empty: ArrayQueue<HostFrame>,
+    full: ArrayQueue<HostFrame>,
+}
+
+/// What became of a frame that the host may have had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is on its way to the worker.
+    Sent,
+    /// The host had none.
+    Nothing,
+    /// No buffer is free: the worker is behind. Nothing was asked of the host.
+    NoRoom,
+}
+
+/// The ends for `workers` workers and the host, for frames of at most `frame_room` bytes from the host. All memory that
+/// the path uses is taken here, but for the frames of the workers: up to [`EXCEPTION_RING`] of each worker's pool may be on
+/// their way to the host.
+///
+/// # Errors
+/// When the process has no descriptors left.
+pub fn channel<F>(workers: usize, frame_room: usize) -> io::Result<(Vec<WorkerEnd<F>>, HostEnd<F>)> {
+    let (waker, sleeper) = wake::pair()?;
+    let from_host =
+        FromHost { empty: ArrayQueue::new(EXCEPTION_BUFFERS), full: ArrayQueue::new(EXCEPTION_BUFFERS) };
+    for _ in 0..EXCEPTION_BUFFERS {
+        let buffer = HostFrame { port: 0, len: 0, bytes: vec![0; frame_room].into() };
+        // There is room for as many as there are.
+        let _ = from_host.empty.push(buffer);
+    }
+    let from_host = Arc::new(from_host);
+    let to_host: Vec<Ring<F>> = (0..workers).map(|_| Arc::new(ArrayQueue::new(EXCEPTION_RING))).collect();
+    let end = |(index, ring): (usize, &Ring<F>)| WorkerEnd {
+        to_host: ring.clone(),
+        from_host: (index == 0).then(|| from_host.clone()),
+        waker: waker.clone(),
+        given: false,
+    };
+    let ends = to_host.iter().enumerate().map(end).collect();
+    Ok((ends, HostEnd { to_host, from_host, sleeper, waker, turn: 0 }))
+}
+
+impl<F> WorkerEnd<F> {
+    /// Gives the host a frame that came in by `port`. Returns it if the ring is full.
+    pub fn push(&mut self, frame: F, port: u8) -> Result<(), F> {
+        self.to_host.push((frame, port)).map_err(|(frame, _)| frame)?;
+        self.given = true;
+        Ok(())
+    }
+
+    /// Wakes the host's thread if it was given something since the last call and sleeps. To be called once a poll.
+    #[inline]
+    pub fn wake(&mut self) {
+        if self.given {
+            self.given = false;
+            self.waker.wake();
+        }
+    }
+
+    /// The next frame that the host sends; to be given back by [`WorkerEnd::give_back`].
+    #[inline]
+    pub fn pop(&self) -> Option<HostFrame> {
+        self.from_host.as_ref()?.full.pop()
+    }
+
+    /// Gives back the buffer of a frame that was sent.
+    pub fn give_back(&self, frame: HostFrame) {
+        if let Some(from_host) = &self.from_host {
+            // There is room for as many as there are.
+            let _ = from_host.empty.push(frame);
+        }
+    }
+}
+
+impl HostFrame {
+    /// The port that it is to leave by.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The frame, from its Ethernet header on.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl<F> HostEnd<F> {
+    /// Takes at most `limit` frames that workers left to the host, with the port that each came in by, a ring at a time,
+    /// each ring in its order. Returns how many.
+    pub fn pop(&mut self, limit: usize, mut take: impl FnMut(F, u8)) -> usize {
+        let mut left = limit;
+        for _ in 0..self.to_host.len() {
+            self.turn = (self.turn + 1) % self.to_host.len();
+            while left > 0 {
+                let Some((frame, port)) = self.to_host[self.turn].pop() else { break };
+                left -= 1;
+                take(frame, port);
+            }
+            if left == 0 {
+                // The next call begins with the ring after this one.
+                break;
+            }
+        }
+        limit - left
+    }
+
+    /// Whether a worker has left something to the host that was not taken yet.
+    pub fn has_frames(&self) -> bool {
+        self.to_host.iter().any(|ring| !ring.is_empty())
+    }
+
+    /// Asks the host for a frame to leave by `port`, if there is a buffer for one: `fill` writes it from its Ethernet
+    /// header on and returns its length, or `None` if there is none.
+    pub fn offer(&self, port: u16, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Offered {
+        let Some(mut frame) = self.from_host.empty.pop() else { return Offered::NoRoom };
+        let (queue, offered) = match fill(&mut frame.bytes) {
+            Some(len) => {
+                (frame.port, frame.len) = (port, len.min(frame.bytes.len()));
+                (&self.from_host.full, Offered::Sent)
+            }
+            None => (&self.from_host.empty, Offered::Nothing),
+        };
+        // There is room for as many as there are.
+        let _ = queue.push(frame);
+        offered
+    }
+
+    /// Whether there is a buffer for another frame of the host.
+    pub fn has_room(&self) -> bool {
+        !self.from_host.empty.is_empty()
+    }
+
+    /// What to wait on for frames of the workers.
+    pub fn fd(&self) -> RawFd {
+        self.sleeper.fd()
+    }
+
+    /// To be called before the last look at [`HostEnd::has_frames`] and the wait.
+    pub fn falls_asleep(&self) {
+        self.sleeper.falls_asleep();
+    }
+
+    /// To be called after the wait, or instead of it.
+    pub fn wakes(&mut self) {
+        self.sleeper.wakes();
+    }
+
+    /// What wakes the thread that has this end, for others than workers.
+    pub fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::sys::poll;
+
+    #[test]
+    fn frames_reach_the_host_in_order_and_a_full_ring_gives_them_back() {
+        let (mut ends, mut host) = channel::<usize>(2, 64).unwrap();
+        for n in 0..EXCEPTION_RING {
+            assert_eq!(ends[1].push(n, 3), Ok(()));
+        }
+        assert_eq!(ends[1].push(9_999, 3), Err(9_999));
+        assert_eq!(ends[0].push(7_777, 1), Ok(()), "a ring of its own");
+        assert!(host.has_frames());
+        let mut taken = Vec::new();
+        // The second worker's ring fills the first call; then it is the first one's turn.
+        assert_eq!(host.pop(10, |frame, port| taken.push((frame, port))), 10);
+        assert_eq!(host.pop(10, |frame, port| taken.push((frame, port))), 10);
+        let mut expected: Vec<_> = (0..10).map(|n| (n, 3)).collect();
+        expected.push((7_777, 1));
+        expected.extend((10..19).map(|n| (n, 3)));
+        assert_eq!(taken, expected);
+        assert_eq!(host.pop(usize::MAX, |frame, _| taken.push((frame, 3))), EXCEPTION_RING - 19);
+        assert_eq!(taken.last(), Some(&(EXCEPTION_RING - 1, 3)));
+        assert!(!host.has_frames());
+    }
+
+    #[test]
+    fn frames_of_the_host_reach_the_first_worker_in_order_and_their_buffers_come_back() {
+        let (ends, host) = channel::<()>(2, 4).unwrap();
+        for round in 0..3_u8 {
+            for n in 0..EXCEPTION_BUFFERS {
+                let fill = |bytes: &mut [u8]| {
+                    bytes.copy_from_slice(&[round, n as u8, 0xaa, 0xbb]);
+                    Some(3)
+                };
+                assert_eq!(host.offer(2, fill), Offered::Sent);
+            }
+            assert!(!host.has_room());
+            let asked = |_: &mut [u8]| panic!("nothing is asked of the host that cannot be taken");
+            assert_eq!(host.offer(2, asked), Offered::NoRoom);
+            assert!(ends[1].pop().is_none(), "only the first worker sends for the host");
+            for n in 0..EXCEPTION_BUFFERS {
+                let frame = ends[0].pop().unwrap();
+                assert_eq!((frame.port(), frame.data()), (2, &[round, n as u8, 0xaa][..]));
+                ends[0].give_back(frame);
+            }
+            assert!(ends[0].pop().is_none());
+        }
+        for _ in 0..2 * EXCEPTION_BUFFERS {
+            assert_eq!(host.offer(2, |_| None), Offered::Nothing, "the buffer stays");
+        }
+        assert_eq!(host.offer(2, |_| Some(5)), Offered::Sent);
+        assert_eq!(ends[0].pop().unwrap().data().len(), 4, "no longer than the buffer");
+    }
+
+    #[test]
+    fn the_host_is_woken_once_for_all_that_it_was_given_and_only_when_it_sleeps() {
+        let (mut ends, mut host) = channel::<u8>(1, 64).unwrap();
+        let fds = [host.fd()];
+        ends[0].push(1, 0).unwrap();
+        ends[0].wake();
+        assert!(!poll::wait(&fds, 0), "it does not sleep");
+        host.falls_asleep();
+        ends[0].wake();
+        assert!(!poll::wait(&fds, 0), "it was given nothing new");
+        ends[0].push(2, 0).unwrap();
+        ends[0].push(3, 0).unwrap();
+        ends[0].wake();
+        assert!(poll::wait(&fds, 1_000));
+        host.wakes();
+        assert!(!poll::wait(&fds, 0));
+        host.falls_asleep();
+        host.waker().wake();
+        assert!(poll::wait(&fds, 1_000), "another thread may wake it too");
+    }
+}
