@@ -130,7 +130,7 @@ fn unusual(bytes: &[u8], mac: [u8; 6], packet: &mut Packet, key6: &mut Key6) {
 
 fn owner(packet: &Packet, key6: &Key6, workers: u16) -> u16 {
     let (address, port) = if packet.lookup == Lookup::V6 {
-        (steer::fold(&key6.client_address()), key6.ports().0)
+        steer::fold(&key6.client_address(), key6.ports().0)
     } else {
         (u32::from_be_bytes(packet.key4.client_address()), packet.key4.ports().0)
     };

@@ -285,7 +285,8 @@ fn flow(n: u32) -> (Vec<u8>, u32, u16) {
         frame.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         frame.extend(port.to_be_bytes());
         frame.resize(74, 0);
-        return (frame, words.iter().fold(0, |a, b| a ^ b), steered);
+        // Its first and last word; its fifth group as a port.
+        return (frame, words[0] ^ words[3], (words[2] >> 16) as u16 ^ steered);
     }
     // Some with options, some behind a VLAN tag, some fragments.
     let options = if n.is_multiple_of(5) { 8 } else { 0 };

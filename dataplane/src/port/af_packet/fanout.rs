@@ -6,7 +6,7 @@
 
 use crate::{
     port::sys::abi::Instruction,
-    steer::{FIRST_FACTOR, PORT_FACTOR, SECOND_FACTOR, SHIFT},
+    steer::{BUCKETS, SCATTER},
 };
 
 /// A filter that lets no frame in.
@@ -23,6 +23,7 @@ const LD_MEM: u16 = 0x60;
 const ST: u16 = 0x02;
 const LD_IMM: u16 = 0x00;
 const LDX_IMM: u16 = 0x01;
+const LDX_MEM: u16 = 0x61;
 /// X = 4 * (byte at k & 0xf): the length of an IPv4 header.
 const LDX_HEADER_LEN: u16 = 0xb1;
 const TAX: u16 = 0x07;
@@ -37,8 +38,11 @@ const RET_A: u16 = 0x16;
 
 /// Where the program reads the EtherType, in place of bytes (`SKF_AD_OFF + SKF_AD_PROTOCOL`).
 const ETHERTYPE: u32 = -0x1000_i32 as u32;
-/// The cell of scratch memory for the address.
+/// The cells of scratch memory: for the address, and for what is hashed like a port.
 const ADDRESS: u32 = 0;
+const PORT: u32 = 1;
+/// Bits of the number of a bucket.
+const BITS: u32 = BUCKETS.ilog2();
 
 const fn op(code: u16, k: u32) -> Instruction {
     Instruction { code, jump_true: 0, jump_false: 0, k }
@@ -49,32 +53,30 @@ const fn jump(code: u16, k: u32, jump_true: u8, jump_false: u8) -> Instruction {
 }
 
 /// Leaves the number of a frame's owner among `workers`.
-pub(super) const fn owner_program(workers: u16) -> [Instruction; 43] {
+pub(super) const fn owner_program(workers: u16) -> [Instruction; 55] {
     [
         op(LD_W, ETHERTYPE),
-        jump(JEQ, 0x86dd, 9, 0), // to IPv6
-        jump(JEQ, 0x0800, 1, 0), // to IPv4
-        op(RET, 0),              // neither: ARP
+        jump(JEQ, 0x86dd, 11, 0), // to IPv6
+        jump(JEQ, 0x0800, 1, 0),  // to IPv4
+        op(RET, 0),               // neither: ARP
         // IPv4
+        op(LD_IMM, 0),
+        op(ST, PORT),
         op(LD_W, 12),
         op(ST, ADDRESS),
         op(LDX_HEADER_LEN, 0),
         op(LD_H, 6),
-        jump(JSET, 0x3fff, 20, 0), // a fragment: no ports
+        jump(JSET, 0x3fff, 16, 0), // a fragment: no ports
         op(LD_B, 9),
-        op(JA, 13), // to the protocol
-        // IPv6: the exclusive or of the words of the source address
+        op(JA, 9), // to the protocol
+        // IPv6: the first and the last word of the source address, and its fifth group
         op(LD_W, 8),
-        op(TAX, 0),
-        op(LD_W, 12),
-        op(XOR_X, 0),
-        op(TAX, 0),
-        op(LD_W, 16),
-        op(XOR_X, 0),
         op(TAX, 0),
         op(LD_W, 20),
         op(XOR_X, 0),
         op(ST, ADDRESS),
+        op(LD_H, 16),
+        op(ST, PORT),
         op(LDX_IMM, 40),
         op(LD_B, 6),
         // The protocol in A, the length of the header in X: TCP, UDP and SCTP begin with the source port
@@ -84,20 +86,35 @@ pub(super) const fn owner_program(workers: u16) -> [Instruction; 43] {
         op(LD_H_X, 0),
         op(JA, 1),
         op(LD_IMM, 0),
-        // The port in A: the hash
-        op(MUL, PORT_FACTOR),
+        // The port in A: its share of the bucket
+        op(LDX_MEM, PORT),
+        op(XOR_X, 0),
+        op(TAX, 0),
+        op(RSH, 1),
+        op(XOR_X, 0),
+        op(TAX, 0),
+        op(RSH, 8),
+        op(XOR_X, 0),
+        op(ST, PORT),
+        // The address's
+        op(LD_MEM, ADDRESS),
+        op(TAX, 0),
+        op(RSH, 7),
+        op(XOR_X, 0),
+        op(TAX, 0),
+        op(RSH, 14),
+        op(XOR_X, 0),
+        op(LDX_MEM, PORT),
+        op(XOR_X, 0),
         op(TAX, 0),
         op(LD_MEM, ADDRESS),
+        op(RSH, 25),
         op(XOR_X, 0),
-        op(MUL, FIRST_FACTOR),
-        op(TAX, 0),
-        op(RSH, SHIFT),
-        op(XOR_X, 0),
-        op(MUL, SECOND_FACTOR),
-        // The owner
-        op(RSH, 16),
+        // The bucket and what is above it in A: the bucket's place, and the owner
+        op(MUL, SCATTER << (32 - BITS)),
+        op(RSH, 32 - BITS),
         op(MUL, workers as u32),
-        op(RSH, 16),
+        op(RSH, BITS),
         op(RET_A, 0),
     ]
 }
@@ -114,7 +131,7 @@ mod tests {
         let load = |at: usize, len: usize| {
             Some(packet.get(at..at + len)?.iter().fold(0_u32, |value, byte| value << 8 | u32::from(*byte)))
         };
-        let (mut a, mut x, mut memory, mut at) = (0_u32, 0_u32, 0_u32, 0);
+        let (mut a, mut x, mut memory, mut at) = (0_u32, 0_u32, [0_u32; 2], 0);
         loop {
             let Instruction { code, jump_true, jump_false, k } = program[at];
             at += 1;
@@ -129,7 +146,7 @@ mod tests {
                     x = (byte & 0xf) * 4;
                     Some(a)
                 }
-                LD_MEM => Some(memory),
+                LD_MEM => Some(memory[k as usize]),
                 LD_IMM => Some(k),
                 MUL => Some(a.wrapping_mul(k)),
                 RSH => Some(a >> k),
@@ -141,9 +158,10 @@ mod tests {
             let Some(loaded) = loaded else { return 0 };
             a = loaded;
             match code {
-                ST => memory = a,
+                ST => memory[k as usize] = a,
                 TAX => x = a,
                 LDX_IMM => x = k,
+                LDX_MEM => x = memory[k as usize],
                 JA => at += k as usize,
                 JEQ => at += usize::from(if a == k { jump_true } else { jump_false }),
                 JSET => at += usize::from(if a & k != 0 { jump_true } else { jump_false }),
@@ -178,7 +196,8 @@ mod tests {
             packet[6] = protocol;
             packet[8..24].copy_from_slice(&source);
             packet[40..42].copy_from_slice(&port.to_be_bytes());
-            let owner = steer::owner(steer::fold(&source), if with_ports(protocol) { port } else { 0 }, workers);
+            let (address, port) = steer::fold(&source, if with_ports(protocol) { port } else { 0 });
+            let owner = steer::owner(address, port, workers);
             prop_assert_eq!(run(&owner_program(workers), 0x86dd, &packet), u32::from(owner));
         }
 
