@@ -9,6 +9,7 @@ pub mod config;
 pub mod cores;
 pub mod counters;
 pub mod daemon;
+pub mod exception;
 pub mod grpc;
 pub mod kernel;
 pub mod neighbor;

@@ -41,6 +41,7 @@ pub struct HostEnd<F> {
     waker: Arc<Waker>,
     /// The ring that is emptied next, so that none starves.
     turn: usize,
+    frame_room: usize,
 }
 
 /// A frame that the host sends.
@@ -80,7 +81,7 @@ pub fn channel<F>(workers: usize, frame_room: usize) -> io::Result<(Vec<WorkerEn
     let from_host =
         FromHost { empty: ArrayQueue::new(EXCEPTION_BUFFERS), full: ArrayQueue::new(EXCEPTION_BUFFERS) };
     for _ in 0..EXCEPTION_BUFFERS {
-        let buffer = HostFrame { port: 0, len: 0, bytes: vec![0; frame_room].into() };
+        let buffer = HostFrame { port: 0, len: 0, bytes: vec![0; frame_room + 1].into() };
         // There is room for as many as there are.
         let _ = from_host.empty.push(buffer);
     }
@@ -93,7 +94,7 @@ pub fn channel<F>(workers: usize, frame_room: usize) -> io::Result<(Vec<WorkerEn
         given: false,
     };
     let ends = to_host.iter().enumerate().map(end).collect();
-    Ok((ends, HostEnd { to_host, from_host, sleeper, waker, turn: 0 }))
+    Ok((ends, HostEnd { to_host, from_host, sleeper, waker, turn: 0, frame_room }))
 }
 
 impl<F> WorkerEnd<F> {
@@ -166,12 +167,13 @@ impl<F> HostEnd<F> {
     }
 
     /// Asks the host for a frame to leave by `port`, if there is a buffer for one: `fill` writes it from its Ethernet
-    /// header on and returns its length, or `None` if there is none.
+    /// header on and returns its length, or `None` if there is none. The buffer has a byte more than a frame may have, so
+    /// that one that is too long can be told from one that just fits; it is cut off.
     pub fn offer(&self, port: u16, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Offered {
         let Some(mut frame) = self.from_host.empty.pop() else { return Offered::NoRoom };
         let (queue, offered) = match fill(&mut frame.bytes) {
             Some(len) => {
-                (frame.port, frame.len) = (port, len.min(frame.bytes.len()));
+                (frame.port, frame.len) = (port, len.min(self.frame_room));
                 (&self.from_host.full, Offered::Sent)
             }
             None => (&self.from_host.empty, Offered::Nothing),
@@ -179,6 +181,11 @@ impl<F> HostEnd<F> {
         // There is room for as many as there are.
         let _ = queue.push(frame);
         offered
+    }
+
+    /// Bytes of the largest frame of the host.
+    pub fn frame_room(&self) -> usize {
+        self.frame_room
     }
 
     /// Whether there is a buffer for another frame of the host.
@@ -240,7 +247,7 @@ mod tests {
         for round in 0..3_u8 {
             for n in 0..EXCEPTION_BUFFERS {
                 let fill = |bytes: &mut [u8]| {
-                    bytes.copy_from_slice(&[round, n as u8, 0xaa, 0xbb]);
+                    bytes.copy_from_slice(&[round, n as u8, 0xaa, 0xbb, 0xcc]);
                     Some(3)
                 };
                 assert_eq!(host.offer(2, fill), Offered::Sent);
@@ -259,6 +266,7 @@ mod tests {
         for _ in 0..2 * EXCEPTION_BUFFERS {
             assert_eq!(host.offer(2, |_| None), Offered::Nothing, "the buffer stays");
         }
+        assert_eq!(host.frame_room(), 4);
         assert_eq!(host.offer(2, |_| Some(5)), Offered::Sent);
         assert_eq!(ends[0].pop().unwrap().data().len(), 4, "no longer than the buffer");
     }

@@ -57,7 +57,7 @@ pub fn interface(device: &str) -> io::Result<Facts> {
 }
 
 /// These requests are answered by a socket of any kind; this kind needs no rights and no IP.
-fn any_socket() -> io::Result<OwnedFd> {
+pub(super) fn any_socket() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -67,7 +67,7 @@ fn any_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn named(device: &str) -> io::Result<libc::ifreq> {
+pub(super) fn named(device: &str) -> io::Result<libc::ifreq> {
     // SAFETY: all zeroes are an `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The last byte stays zero. No interface has a longer name, or an empty one.
@@ -80,7 +80,7 @@ fn named(device: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
-fn ask(socket: &OwnedFd, request: libc::c_ulong, argument: &mut libc::ifreq) -> io::Result<()> {
+pub(super) fn ask(socket: &OwnedFd, request: libc::c_ulong, argument: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: `argument` is what these requests take and fill.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, std::ptr::from_mut(argument)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

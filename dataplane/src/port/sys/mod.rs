@@ -12,3 +12,4 @@ mod mapping;
 pub mod poll;
 pub(crate) mod ring;
 pub(crate) mod socket;
+pub mod tap;

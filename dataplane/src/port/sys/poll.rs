@@ -6,7 +6,10 @@
 use crate::limits::MAX_PORTS;
 use std::{os::fd::RawFd, time::Duration};
 
-/// Sleeps until a frame waits at one of `fds` (those beyond [`MAX_PORTS`] are not looked at), `millis` have passed, or
+/// The most descriptors that are looked at: those of all ports, and what wakes the thread.
+pub const MAX_FDS: usize = MAX_PORTS + 1;
+
+/// Sleeps until a frame waits at one of `fds` (those beyond [`MAX_FDS`] are not looked at), `millis` have passed, or
 /// a signal comes. Returns whether a frame, or an error, waits.
 pub fn wait(fds: &[RawFd], millis: u32) -> bool {
     wait_for(fds, Duration::from_millis(millis.into()))
@@ -14,8 +17,8 @@ pub fn wait(fds: &[RawFd], millis: u32) -> bool {
 
 /// The same for a time that may be shorter than a millisecond; the kernel adds some 50 microseconds.
 pub fn wait_for(fds: &[RawFd], longest: Duration) -> bool {
-    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_PORTS];
-    let count = fds.len().min(MAX_PORTS);
+    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_FDS];
+    let count = fds.len().min(MAX_FDS);
     for (entry, fd) in polled.iter_mut().zip(fds) {
         entry.fd = *fd;
     }

@@ -1,0 +1,369 @@
+//! The exception path's side of the host: a TAP device for each port that the kernel does not see, and the thread that
+//! moves frames between them and the workers.
+//!
+//! The device has the name, the MAC address and the MTU of the port, so that the kernel answers ARP and neighbour
+//! discovery for the director's own addresses there, and ssh, gRPC, health checks and VRRP work as on any interface.
+//! [`pointsman_dataplane::exception`] is the workers' side. The thread takes turns between both ways in small steps and
+//! sleeps when neither has anything; what the workers cannot take yet stays in the queue of the device.
+
+use pointsman_dataplane::{
+    exception::{HostEnd, Offered},
+    limits::MAX_PORTS,
+    port::{
+        Frame,
+        sys::{
+            poll::{self, MAX_FDS},
+            tap,
+        },
+    },
+    stats::Counter,
+    wake::Waker,
+};
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsRawFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// Frames that are moved one way, and of one port, before it is another one's turn.
+const STEP: usize = 32;
+
+/// How long to wait for a worker that is behind.
+const BEHIND: Duration = Duration::from_millis(1);
+
+/// How long to sleep when there is nothing to do; whoever has something ends it.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Bytes of a frame beyond the MTU: an Ethernet header and two VLAN tags.
+const AROUND: usize = 22;
+
+/// Why there is no TAP device, or no thread.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel lacks the driver, or it is hidden.
+    #[error(
+        "/dev/net/tun is not there: load the kernel's module (`modprobe tun`), or give the container the device (`--device /dev/net/tun`)"
+    )]
+    NoTun,
+    /// No rights.
+    #[error(
+        "the capability CAP_NET_ADMIN is missing, or /dev/net/tun may not be opened; run pointsmand as root, or give it the capability: `setcap cap_net_raw,cap_net_admin,cap_ipc_lock+ep $(command -v pointsmand)`"
+    )]
+    NotPermitted,
+    /// A name that no interface can have.
+    #[error(
+        "\"{0}\" cannot name an interface, which has 1 to 15 bytes without blanks, `/`, `:` and `%`: change the name of the port"
+    )]
+    Name(String),
+    /// A name that another interface has.
+    #[error(
+        "another interface is named {0}: change the name of the port, or that of the interface (`ip link set {0} name OTHER`)"
+    )]
+    Taken(String),
+    /// The kernel refuses a property.
+    #[error(
+        "the kernel does not take {what} for the interface {name}: {source}; change it in the configuration of the port"
+    )]
+    Property {
+        /// The interface.
+        name: String,
+        /// What it was to have.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error(
+        "the interface {name} cannot be made: {source}; check `ulimit -n` and the kernel's log (`dmesg`)"
+    )]
+    Make {
+        /// The interface.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// More devices than a director has ports, or frames that do not fit.
+    #[error("the interface {name} has an MTU of {mtu}, whose frames do not fit into buffers of {room} bytes")]
+    Room {
+        /// The interface.
+        name: String,
+        /// Its MTU.
+        mtu: u16,
+        /// Bytes of a buffer.
+        room: usize,
+    },
+    /// No thread.
+    #[error("cannot start the thread of the exception path: {0}; check `ulimit -u`")]
+    Thread(io::Error),
+}
+
+/// A TAP device, up. The interface is there as long as this is.
+#[derive(Debug)]
+pub struct Tap {
+    file: File,
+    name: String,
+    mtu: u16,
+}
+
+impl Tap {
+    /// Creates the interface `name` with this MAC address and MTU in bytes, and sets it up. It has no addresses but the
+    /// link-local one that the kernel gives it.
+    ///
+    /// # Errors
+    /// See [`Error`]; there is no interface then.
+    pub fn create(name: &str, mac: [u8; 6], mtu: u16) -> Result<Self, Error> {
+        // The kernel would make a name of its own of `%d` or of none.
+        let forbidden = |byte: u8| byte.is_ascii_whitespace() || byte == 0x0b || b"/:%\0".contains(&byte);
+        if !(1..=15).contains(&name.len()) || matches!(name, "." | "..") || name.bytes().any(forbidden) {
+            return Err(Error::Name(name.to_owned()));
+        }
+        let name = name.to_owned();
+        let file = match tap::create(&name) {
+            Ok(file) => file,
+            Err(source) => {
+                return Err(match source.raw_os_error() {
+                    // ENOENT, ENXIO, ENODEV.
+                    Some(2 | 6 | 19) => Error::NoTun,
+                    // EPERM, EACCES.
+                    Some(1 | 13) => Error::NotPermitted,
+                    // EBUSY of another TAP device; EINVAL of an interface of another kind.
+                    Some(16 | 22) => Error::Taken(name),
+                    _ => Error::Make { name, source },
+                });
+            }
+        };
+        let refused = |what: String| {
+            let name = name.clone();
+            move |source| Error::Property { name, what, source }
+        };
+        let words: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        tap::set_mac(&name, mac).map_err(refused(format!("the MAC address {}", words.join(":"))))?;
+        tap::set_mtu(&name, mtu).map_err(refused(format!("an MTU of {mtu}")))?;
+        tap::set_up(&name).map_err(refused("up".to_owned()))?;
+        Ok(Self { file, name, mtu })
+    }
+
+    /// The interface.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// What went through the device of one port.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Frames that the host took.
+    pub to_host: Counter,
+    /// Frames that it did not: the interface is down or gone, or the kernel has no memory.
+    pub refused: Counter,
+    /// Frames that the host sent and the first worker was given.
+    pub from_host: Counter,
+    /// Frames of the host that were lost as they are longer than the MTU that the port began with.
+    pub too_long: Counter,
+}
+
+/// The running path. Dropping it ends the thread and takes the interfaces away.
+#[derive(Debug)]
+pub struct Exception {
+    counters: Arc<[PortCounters]>,
+    links: Vec<(String, File)>,
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts the thread that serves the host, on the cores that the calling thread may use: off those of the workers. `taps`
+/// are the devices of the ports, in their order; `wake` is called when the first worker was given frames of the host, and
+/// is to wake it if it sleeps.
+///
+/// # Errors
+/// When a device does not fit the buffers, or there is no thread.
+pub fn start<F: Frame>(
+    taps: Vec<Tap>,
+    host: HostEnd<F>,
+    wake: impl Fn() + Send + 'static,
+) -> Result<Exception, Error> {
+    let room = host.frame_room();
+    if let Some(tap) = taps.iter().find(|tap| usize::from(tap.mtu) + AROUND > room) {
+        return Err(Error::Room { name: tap.name.clone(), mtu: tap.mtu, room });
+    }
+    let counters: Arc<[PortCounters]> = taps.iter().map(|_| PortCounters::default()).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let link = |tap: &Tap| Ok((tap.name.clone(), tap.file.try_clone()?));
+    let links = taps.iter().map(link).collect::<io::Result<_>>().map_err(Error::Thread)?;
+    let waker = host.waker();
+    let thread = Thread {
+        taps: taps.into_iter().take(MAX_PORTS).map(Some).collect(),
+        host,
+        counters: counters.clone(),
+        stop: stop.clone(),
+    };
+    let spawned = thread::Builder::new().name("exception".to_owned()).spawn(move || thread.run(&wake));
+    Ok(Exception { counters, links, stop, waker, thread: Some(spawned.map_err(Error::Thread)?) })
+}
+
+impl Exception {
+    /// Counters of the ports, by number.
+    pub fn counters(&self) -> Arc<[PortCounters]> {
+        self.counters.clone()
+    }
+
+    /// Tells the kernel whether a port has a link, as for a cable that was pulled.
+    pub fn set_carrier(&self, port: u16, carrier: bool) {
+        if let Some((name, file)) = self.links.get(usize::from(port))
+            && let Err(error) = tap::set_carrier(file, carrier)
+        {
+            tracing::warn!("port {name}: the kernel was not told of its link: {error}");
+        }
+    }
+}
+
+impl Drop for Exception {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.waker.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the exception path has ended abnormally: what it said is above");
+        }
+    }
+}
+
+/// What the thread works with.
+struct Thread<F> {
+    /// By port; `None`: it was taken away.
+    taps: Vec<Option<Tap>>,
+    host: HostEnd<F>,
+    counters: Arc<[PortCounters]>,
+    stop: Arc<AtomicBool>,
+}
+
+/// How far one turn from the host came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    frames: usize,
+    behind: bool,
+}
+
+impl<F: Frame> Thread<F> {
+    fn run(mut self, wake: &impl Fn()) {
+        while !self.stop.load(Ordering::Acquire) {
+            let given = self.give();
+            let taken = self.take();
+            if taken.frames > 0 {
+                wake();
+            }
+            if given + taken.frames == 0 {
+                self.rest(taken.behind);
+            }
+        }
+    }
+
+    /// Gives the host what workers left to it.
+    fn give(&mut self) -> usize {
+        let (taps, counters) = (&mut self.taps, &self.counters);
+        self.host.pop(STEP, |frame, port| {
+            let port = usize::from(port);
+            let (Some(tap), Some(counters)) = (taps.get_mut(port), counters.get(port)) else { return };
+            let written = tap.as_ref().map(|tap| (&tap.file).write(frame.data()));
+            match written {
+                Some(Ok(_)) => counters.to_host.add(1),
+                // Down, gone, or without memory: the kernel's business, and told by it.
+                Some(Err(_)) | None => counters.refused.add(1),
+            }
+        })
+    }
+
+    /// Takes what the host sends, a few frames of each port.
+    fn take(&mut self) -> Taken {
+        let mut taken = Taken::default();
+        for (port, (slot, counters)) in (0u16..).zip(self.taps.iter_mut().zip(self.counters.iter())) {
+            for _ in 0..STEP {
+                let Some(tap) = slot else { break };
+                match offer(&self.host, port, tap, counters) {
+                    Turn::Sent => taken.frames += 1,
+                    Turn::Lost => {}
+                    Turn::Nothing => break,
+                    Turn::Behind => {
+                        taken.behind = true;
+                        return taken;
+                    }
+                    Turn::Gone(error) => {
+                        tracing::error!(
+                            "port {0}: the interface {0} was taken away ({error}): the director's own addresses there are lost; restart pointsmand",
+                            tap.name
+                        );
+                        *slot = None;
+                    }
+                }
+            }
+        }
+        taken
+    }
+
+    /// Sleeps until a worker or the host has something, or a worker that is `behind` may have room.
+    fn rest(&mut self, behind: bool) {
+        self.host.falls_asleep();
+        if !self.host.has_frames() && !self.stop.load(Ordering::Acquire) {
+            let mut fds: [RawFd; MAX_FDS] = [-1; MAX_FDS];
+            fds[0] = self.host.fd();
+            // What is not taken would keep us awake.
+            if !behind {
+                let taps = self.taps.iter().map(|tap| tap.as_ref().map_or(-1, |tap| tap.file.as_raw_fd()));
+                fds[1..].iter_mut().zip(taps).for_each(|(fd, tap)| *fd = tap);
+            }
+            poll::wait_for(&fds, if behind { BEHIND } else { IDLE });
+        }
+        self.host.wakes();
+    }
+}
+
+/// What came of asking one device for a frame.
+enum Turn {
+    Sent,
+    /// It was too long.
+    Lost,
+    Nothing,
+    Behind,
+    Gone(io::Error),
+}
+
+fn offer<F>(host: &HostEnd<F>, port: u16, tap: &Tap, counters: &PortCounters) -> Turn {
+    let mut turn = Turn::Nothing;
+    let room = host.frame_room();
+    let offered = host.offer(port, |buffer| match (&tap.file).read(buffer) {
+        // Cut off, or of the largest size: the buffer has one byte more than a frame may have.
+        Ok(len) if len > room => {
+            turn = Turn::Lost;
+            None
+        }
+        Ok(len) => (len > 0).then_some(len),
+        Err(error) => {
+            let passing = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
+            if !passing.contains(&error.kind()) {
+                turn = Turn::Gone(error);
+            }
+            None
+        }
+    });
+    match offered {
+        Offered::Sent => {
+            counters.from_host.add(1);
+            Turn::Sent
+        }
+        Offered::NoRoom => Turn::Behind,
+        Offered::Nothing => {
+            if matches!(turn, Turn::Lost) {
+                counters.too_long.add(1);
+            }
+            turn
+        }
+    }
+}
