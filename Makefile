@@ -25,7 +25,7 @@ test-dpdk:
 	@$(NEED) cargo cc ip ethtool ping libdpdk
 	@cargo clippy --quiet --package dpdk-sys --package pointsman-dataplane --features pointsman-dataplane/dpdk --all-targets -- -D warnings
 	@cargo test --quiet --package pointsman-dataplane --features dpdk dpdk
-	@cargo test --quiet --package pointsman-dataplane --features dpdk --test dpdk
+	@cargo test --quiet --package pointsman-dataplane --features dpdk --test dpdk --test dpdk_memif
 
 bench:
 	@$(NEED) cargo cc ip valgrind
