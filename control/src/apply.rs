@@ -430,6 +430,7 @@ fn same_start(running: &Start, asked: &Start) -> Result<(), Vec<Refusal>> {
             asked.connections_ipv6.is_some() && asked.connections_ipv6 != running.connections_ipv6,
         ),
         ("start.memory", "memory", asked.memory.is_some() && asked.memory != running.memory),
+        ("start.dpdk", "settings of DPDK", asked.dpdk.is_some() && asked.dpdk != running.dpdk),
     ];
     let refusal = |(field, what, _)| {
         Refusal::invalid(

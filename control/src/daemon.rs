@@ -1,6 +1,9 @@
 //! The appliance: reads what it is told, starts workers and control plane, and ends in order.
 
+#[cfg(feature = "dpdk")]
+mod dpdk;
 mod follow;
+mod ports;
 
 use crate::{
     apply::{Control, Prepared},
@@ -11,17 +14,11 @@ use crate::{
     refusal::Refusal,
     resolver::Resolver,
     socket::{self, Socket},
-    workers::{self, Crew, Ended, Plan},
+    workers::{self, Ended},
 };
-use pointsman_dataplane::{
-    command::WorkerShared,
-    handoff,
-    limits::{BATCH, FRAME_ROOM, HANDOFF_RING, MAX_WAITING},
-    port::af_packet::{self, AfPacket, Settings},
-    publish,
-    worker::Setup,
-};
-use pointsman_hugepages::{self as hugepages, PageChoice, PageSize, Pool, PoolOptions, Report};
+use pointsman_dataplane::{port::af_packet, publish};
+use pointsman_hugepages::{self as hugepages, Report};
+use ports::{Opened, Running};
 use std::{
     io::{self, Write},
     num::NonZeroU64,
@@ -99,6 +96,15 @@ pub enum Error {
     /// The kernel.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
+    /// A port of DPDK's for a daemon that has none.
+    #[error(
+        "port {0}: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `cargo build --release --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
+    )]
+    BuiltWithoutDpdk(String),
+    /// DPDK, or a port of its.
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Dpdk(#[from] dpdk::Error),
     /// A port without permission.
     #[error(
         "port {0}: the capability CAP_NET_RAW is missing; run pointsmand as root, or give it the capability: `setcap cap_net_raw,cap_net_admin,cap_ipc_lock+ep $(command -v pointsmand)`"
@@ -171,10 +177,9 @@ fn load(options: &Options) -> Result<Configuration, Error> {
     let Some(path) = &options.config else {
         let port = |device: &String| model::Port {
             name: device.clone(),
-            driver: model::Driver::default(),
+            driver: model::Driver::AfPacket(model::ReceiveRing::default()),
             device: device.clone(),
             idle: model::Idle::default(),
-            receive_ring: model::ReceiveRing::default(),
         };
         let ports = options.port.iter().map(port).collect();
         let start = model::Start { ports, ..Default::default() };
@@ -191,7 +196,17 @@ fn load(options: &Options) -> Result<Configuration, Error> {
     if configuration.start.ports.is_empty() {
         return Err(Error::NoPort(path.clone()));
     }
+    can_run(&configuration.start)?;
     Ok(configuration)
+}
+
+/// Refuses what only another build can run.
+fn can_run(start: &model::Start) -> Result<(), Error> {
+    let is_dpdk = |port: &&model::Port| matches!(port.driver, model::Driver::Dpdk(_));
+    match start.ports.iter().find(is_dpdk) {
+        Some(port) if cfg!(not(feature = "dpdk")) => Err(Error::BuiltWithoutDpdk(port.name.clone())),
+        _ => Ok(()),
+    }
 }
 
 /// Fills in what was not said.
@@ -229,9 +244,10 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
 
     let start = configuration.start.clone();
     let devices: Vec<(String, String)> =
-        start.ports.iter().map(|port| (port.name.clone(), port.device.clone())).collect();
+        start.ports.iter().map(|port| (port.name.clone(), port.interface().to_owned())).collect();
     // Before it is read, so that no change is missed.
     let monitor = Monitor::new()?;
+    let opened = Opened::new(&start).await?;
     let network = Network::read(&devices).await?;
     if let Some(port) = network.ports.iter().find(|port| !port.up) {
         return Err(kernel::Error::Down(port.device.clone()).into());
@@ -242,14 +258,13 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     let (prepared, snapshot) = Prepared::new(configuration, network.clone())?;
     let (publisher, readers) = publish::channel(1, snapshot, start.cores.len());
     let (ended_sender, mut ended) = mpsc::unbounded_channel();
-    let plans = plan(&start, readers)?;
-    let (crew, reports) = Crew::start(plans, move |ended: Ended| {
+    let (running, reports) = opened.run(&start, readers, move |ended: Ended| {
         // Nobody listens any more when the daemon ends.
         let _ = ended_sender.send(ended);
     })?;
-    say_what_runs(&start, &network, &reports);
+    say_what_runs(&start, &network, &running, &reports);
 
-    let control = Control::new(prepared, publisher, crew.handles().to_vec());
+    let control = Control::new(prepared, publisher, running.crew.handles().to_vec());
     for warning in control.warnings().await {
         tracing::warn!("{warning}");
     }
@@ -284,91 +299,22 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
         let _ = tokio::time::timeout(Duration::from_millis(500), server).await;
     }
     drop(socket);
-    drop(crew);
+    drop(running);
     result.map(|_| ())
 }
 
-/// Opens the ports for each worker and takes the memory for its packets.
-fn plan(
-    start: &model::Start,
-    readers: Vec<publish::Reader<pointsman_dataplane::snapshot::Snapshot>>,
-) -> Result<Vec<Plan<AfPacket>>, Error> {
-    let workers = start.cores.len();
-    let memory = memory_options(start.memory.unwrap_or_default());
-    let size =
-        |number: Option<NonZeroU64>| number.and_then(|n| usize::try_from(n.get()).ok()).unwrap_or(usize::MAX);
-    // A worker polls all its ports: the one that suffers the least delay decides.
-    let idle = start.ports.iter().map(|port| port.idle).max().unwrap_or_default();
-    let seed = clock::seed();
-    let mut plans = Vec::new();
-    let ends = handoff::mesh(workers).into_iter().zip(readers).zip(&start.cores);
-    for (index, ((handoff, snapshot), core)) in (0u16..).zip(ends) {
-        let ports = start.ports.iter().enumerate();
-        let ports =
-            ports.map(|(number, port)| open(number, port, index, workers)).collect::<Result<_, _>>()?;
-        // What may be out of the pool at once: a batch in and one out, what waits for neighbours, and what other
-        // workers have not taken yet.
-        let buffers = 2 * BATCH + MAX_WAITING + HANDOFF_RING * (workers - 1) + 2_048;
-        let pool = PoolOptions { buffers, room: FRAME_ROOM, memory: memory.clone() };
-        let setup = Setup {
-            index,
-            ports,
-            pool: Pool::new(&format!("packets of worker {index}"), pool)?,
-            connections_ipv4: size(start.connections_ipv4),
-            connections_ipv6: size(start.connections_ipv6),
-            memory: memory.clone(),
-            snapshot,
-            handoff,
-            exception: None,
-            shared: Arc::new(WorkerShared::new(index)),
-            seed,
-        };
-        plans.push(Plan { core: *core, idle, setup });
-    }
-    Ok(plans)
-}
-
-fn open(number: usize, port: &model::Port, worker_index: u16, workers: usize) -> Result<AfPacket, Error> {
-    let settings = Settings {
-        worker_index,
-        // At most MAX_WORKERS.
-        workers: workers as u16,
-        // One for each port of each process; processes that run at once have different numbers.
-        fanout_group: (std::process::id().wrapping_mul(16) as u16) | number as u16,
-        receive_ring: match port.receive_ring {
-            model::ReceiveRing::Frames => af_packet::ReceiveRing::Frames,
-            model::ReceiveRing::Blocks => af_packet::ReceiveRing::Blocks,
-        },
-        ..Settings::new(&port.device)
-    };
-    AfPacket::open(&settings).map_err(|error| match error {
-        af_packet::Error::NotPermitted { device } => Error::NotPermitted(device),
-        other => other.into(),
-    })
-}
-
-fn memory_options(memory: model::Memory) -> hugepages::Options {
-    let pages = match memory.pages {
-        model::Pages::Auto => PageChoice::Auto,
-        model::Pages::Huge2M => PageChoice::Exactly(PageSize::Huge2M),
-        model::Pages::Huge1G => PageChoice::Exactly(PageSize::Huge1G),
-        model::Pages::Ordinary => PageChoice::Ordinary,
-    };
-    hugepages::Options { pages, numa_node: memory.numa_node, lock: memory.lock }
-}
-
 /// What an operator wants to find in the log.
-fn say_what_runs(start: &model::Start, network: &Network, reports: &[Report]) {
-    for (port, facts) in start.ports.iter().zip(&network.ports) {
+fn say_what_runs(start: &model::Start, network: &Network, running: &Running, reports: &[Report]) {
+    for ((port, facts), source) in start.ports.iter().zip(&network.ports).zip(running.sources.iter()) {
         let addresses: Vec<String> = facts.addresses.iter().map(|(ip, len)| format!("{ip}/{len}")).collect();
         tracing::info!(
-            "port {}: {} on {}, MTU {}, {}, receive ring of {}, when idle: {}",
+            "port {}: {} on {}, MTU {}, {}, {}, when idle: {}",
             port.name,
             port.driver.name(),
             port.device,
             facts.mtu,
             if addresses.is_empty() { "no addresses".to_owned() } else { addresses.join(" ") },
-            port.receive_ring.name(),
+            source.words(&port.driver),
             port.idle.name()
         );
     }

@@ -13,6 +13,7 @@ pub mod exception;
 pub mod grpc;
 pub mod kernel;
 pub mod neighbor;
+pub mod ports;
 pub mod refusal;
 pub mod resolver;
 pub mod socket;

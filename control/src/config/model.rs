@@ -3,6 +3,8 @@
 //! Values are made by [`super::validate`] only from text or from a request; whoever changes one keeps its rules by going
 //! through there again. Nothing here knows where it came from.
 
+pub mod dpdk;
+
 use pointsman_dataplane::scheduler::Kind;
 use std::{
     collections::BTreeSet,
@@ -59,6 +61,8 @@ pub struct Start {
     pub connections_ipv6: Option<NonZeroU64>,
     /// Where tables and buffers live.
     pub memory: Option<Memory>,
+    /// How DPDK is started.
+    pub dpdk: Option<dpdk::Dpdk>,
 }
 
 impl Start {
@@ -73,29 +77,39 @@ impl Start {
 pub struct Port {
     /// As users name it.
     pub name: String,
-    /// What moves its frames.
+    /// What moves its frames. All ports of a director have the same.
     pub driver: Driver,
-    /// The interface.
+    /// The interface, or what DPDK calls the device.
     pub device: String,
     /// What its workers do when nothing arrives.
     pub idle: Idle,
-    /// How received frames are handed over.
-    pub receive_ring: ReceiveRing,
 }
 
-/// What moves the frames of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl Port {
+    /// The interface by which the kernel knows the port.
+    pub fn interface(&self) -> &str {
+        match self.driver {
+            Driver::AfPacket(_) => &self.device,
+            Driver::Dpdk(_) => &self.name,
+        }
+    }
+}
+
+/// What moves the frames of a port, with its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Driver {
     /// Memory-mapped packet sockets on a Linux interface.
-    #[default]
-    AfPacket,
+    AfPacket(ReceiveRing),
+    /// A device that DPDK drives, past the kernel.
+    Dpdk(dpdk::DpdkPort),
 }
 
 impl Driver {
     /// As configurations name it.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
-            Driver::AfPacket => "af_packet",
+            Driver::AfPacket(_) => "af_packet",
+            Driver::Dpdk(_) => "dpdk",
         }
     }
 }

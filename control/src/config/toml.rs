@@ -12,6 +12,23 @@
 //!                                # millisecond after the last frame, then sleep 50 us, 100 us and so on up to 10 ms
 //! receive_ring = "frames"        # or "blocks": many together, a millisecond late, for less CPU time
 //!
+//! [[port]]                       # a port past the kernel; all ports have the same driver
+//! driver = "dpdk"
+//! name = "d0"                    # the interface by which the kernel reaches the port, for all but load balancing
+//! device = "0000:00:05.0"        # a PCI address, or a virtual device: "net_af_xdp0,iface=eth1"
+//! addresses = ["10.0.0.10/24"]   # the director's own, on that interface
+//! gateways = ["10.0.0.1"]        # where everything else goes; one for each family
+//! mtu = 1500                     # default
+//! rx_ring = 1024                 # default; frames in each receive ring, and
+//! tx_ring = 1024                 # in each transmit ring
+//! promiscuous = false            # default; true: takes frames to all stations
+//! idle = "poll"                  # default with DPDK, which cannot be waited for
+//!
+//! [dpdk]                         # fixed at start
+//! memory = "huge"                # default; "ordinary": without huge pages, for virtual devices only
+//! arguments = []                 # further arguments of DPDK's environment (EAL)
+//! buffers = 16383                # packet buffers on each NUMA node; default: as many as are needed
+//!
 //! [workers]                      # fixed at start
 //! cores = [1, 2]                 # one worker on each; default: one worker on the last core
 //!
@@ -153,6 +170,7 @@ fn field_in_file(field: &str) -> String {
         .replace("start.cores", "workers.cores")
         .replace("start.ports", "port")
         .replace("start.memory", "memory")
+        .replace("start.dpdk", "dpdk")
 }
 
 fn document(mut root: Section<'_, '_>, report: &mut Report) -> v1::Configuration {
@@ -169,6 +187,7 @@ fn document(mut root: Section<'_, '_>, report: &mut Report) -> v1::Configuration
         capacity.finish(report);
     }
     start.memory = root.section("memory", report).map(|section| memory(section, report));
+    start.dpdk = root.section("dpdk", report).map(|section| dpdk(section, report));
     let timeouts = root.section("timeouts", report).map(|section| timeouts(section, report));
     let services =
         root.sections("service", report).into_iter().map(|section| service(section, report)).collect();
@@ -187,20 +206,49 @@ const NUMBERS: std::ops::Range<u64> = 0..(1 << 32);
 const SECONDS: std::ops::Range<u64> = 1..MAX_SECONDS as u64 + 1;
 
 fn port(mut section: Section<'_, '_>, report: &mut Report) -> v1::Port {
-    let remedy = "`ip link` lists the interfaces";
-    if !section.has("device") && !section.has("name") {
-        section.missing("device", "the name of a network interface", report);
+    let drivers = ["af_packet", "dpdk"].map(|word| (word, word));
+    let driver = section.word("driver", &drivers, report).unwrap_or_default();
+    let (what, remedy) = match driver {
+        "dpdk" => ("a PCI address or a virtual device of DPDK", "`lspci -D` lists the PCI devices"),
+        _ => ("the name of a network interface", "`ip link` lists the interfaces"),
+    };
+    if !section.has("device") && (driver == "dpdk" || !section.has("name")) {
+        section.missing("device", what, report);
     }
+    let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
     let device = section.string("device", remedy, report).unwrap_or_default().to_owned();
     let name = section.string("name", "choose any name", report).unwrap_or_default().to_owned();
-    let driver = section.word("driver", &[("af_packet", "af_packet")], report).unwrap_or_default().to_owned();
     let idle = ["sleep", "adaptive", "poll"].map(|word| (word, word));
     let idle = section.word("idle", &idle, report).unwrap_or_default();
-    let idle = idle.to_owned();
     let kinds = [("frames", "frames"), ("blocks", "blocks")];
-    let receive_ring = section.word("receive_ring", &kinds, report).unwrap_or_default().to_owned();
+    let receive_ring = section.word("receive_ring", &kinds, report).unwrap_or_default();
+    let port = v1::Port {
+        name,
+        driver: driver.to_owned(),
+        device,
+        idle: idle.to_owned(),
+        receive_ring: receive_ring.to_owned(),
+        addresses: section.list("addresses", "addresses with prefixes in quotes", report, text),
+        gateways: section.list("gateways", "addresses in quotes", report, text),
+        mtu: section.number32("mtu", NUMBERS, report).unwrap_or(0),
+        rx_ring: section.number32("rx_ring", NUMBERS, report).unwrap_or(0),
+        tx_ring: section.number32("tx_ring", NUMBERS, report).unwrap_or(0),
+        promiscuous: section.boolean("promiscuous", report).unwrap_or(false),
+    };
     section.finish(report);
-    v1::Port { name, driver, device, idle, receive_ring }
+    port
+}
+
+fn dpdk(mut section: Section<'_, '_>, report: &mut Report) -> v1::Dpdk {
+    let words = ["huge", "ordinary"].map(|word| (word, word));
+    let dpdk = v1::Dpdk {
+        memory: section.word("memory", &words, report).unwrap_or_default().to_owned(),
+        arguments: section
+            .list("arguments", "arguments in quotes", report, |value| value.as_str().map(str::to_owned)),
+        buffers: section.number32("buffers", NUMBERS, report).unwrap_or(0),
+    };
+    section.finish(report);
+    dpdk
 }
 
 fn memory(mut section: Section<'_, '_>, report: &mut Report) -> v1::Memory {

@@ -4,6 +4,7 @@
 //! that is wrong is reported, not only the first: a function takes the list of refusals and returns `None` if it added
 //! one.
 
+mod dpdk;
 mod start;
 
 use super::model::*;

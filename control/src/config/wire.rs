@@ -16,24 +16,47 @@ impl From<&Configuration> for v1::Configuration {
 
 impl From<&Start> for v1::Start {
     fn from(from: &Start) -> Self {
-        let port = |port: &Port| v1::Port {
-            name: port.name.clone(),
-            driver: port.driver.name().into(),
-            device: port.device.clone(),
-            idle: port.idle.name().into(),
-            receive_ring: port.receive_ring.name().into(),
-        };
         let memory = |memory: Memory| v1::Memory {
             pages: memory.pages.name().into(),
             numa_node: memory.numa_node,
             lock: Some(memory.lock),
         };
+        let dpdk = |dpdk: &dpdk::Dpdk| v1::Dpdk {
+            memory: dpdk.memory.name().into(),
+            arguments: dpdk.arguments.clone(),
+            buffers: dpdk.buffers.map_or(0, |n| n.get()),
+        };
         Self {
-            ports: from.ports.iter().map(port).collect(),
+            ports: from.ports.iter().map(Into::into).collect(),
             cores: from.cores.clone(),
             connections_ipv4: from.connections_ipv4.map_or(0, |n| n.get()),
             connections_ipv6: from.connections_ipv6.map_or(0, |n| n.get()),
             memory: from.memory.map(memory),
+            dpdk: from.dpdk.as_ref().map(dpdk),
+        }
+    }
+}
+
+impl From<&Port> for v1::Port {
+    fn from(from: &Port) -> Self {
+        let port = v1::Port {
+            name: from.name.clone(),
+            driver: from.driver.name().into(),
+            device: from.device.clone(),
+            idle: from.idle.name().into(),
+            ..Self::default()
+        };
+        match &from.driver {
+            Driver::AfPacket(ring) => Self { receive_ring: ring.name().into(), ..port },
+            Driver::Dpdk(dpdk) => Self {
+                addresses: dpdk.addresses.iter().map(ToString::to_string).collect(),
+                gateways: dpdk.gateways.iter().map(ToString::to_string).collect(),
+                mtu: dpdk.mtu.into(),
+                rx_ring: dpdk.rx_ring.into(),
+                tx_ring: dpdk.tx_ring.into(),
+                promiscuous: dpdk.promiscuous,
+                ..port
+            },
         }
     }
 }

@@ -75,13 +75,11 @@ const EVERY_KEY: &str = r#"
 #[test]
 fn every_key_of_what_is_fixed_at_start_reaches_the_model() {
     let Configuration { start, timeouts, virtual_addresses, .. } = parsed(EVERY_KEY);
-    let driver = Driver::AfPacket;
     let port = |name: &str, device: &str, idle, receive_ring| Port {
         name: name.into(),
-        driver,
+        driver: Driver::AfPacket(receive_ring),
         device: device.into(),
         idle,
-        receive_ring,
     };
     let outside = port("outside", "eth0", Idle::Poll, ReceiveRing::Blocks);
     let eth1 = port("eth1", "eth1", Idle::Sleep, ReceiveRing::Frames);
@@ -103,7 +101,7 @@ fn a_port_receives_frames_each_at_once_unless_blocks_are_asked_for() {
         ("receive_ring = \"blocks\"", ReceiveRing::Blocks),
     ] {
         let configuration = parsed(&format!("[[port]]\ndevice = \"eth0\"\n{line}\n"));
-        assert_eq!(configuration.start.ports[0].receive_ring, ring, "{line}");
+        assert_eq!(configuration.start.ports[0].driver, Driver::AfPacket(ring), "{line}");
         let sent = pointsman_proto::v1::Configuration::from(&configuration);
         assert_eq!(crate::config::validate::configuration(&sent), Ok(configuration));
     }

@@ -1,0 +1,72 @@
+//! What the director changes in the kernel: the addresses and default routes of the interfaces that it makes itself.
+
+use super::{Abort, collect, link_name};
+use crate::config::model::dpdk::Subnet;
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// What the kernel refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket: {0}; this kernel or its seccomp filter lacks NETLINK_ROUTE")]
+    Socket(io::Error),
+    /// Interfaces cannot be listed.
+    #[error(transparent)]
+    Read(#[from] super::Error),
+    /// The interface is not there any more.
+    #[error("the interface {0} is gone: somebody has deleted it; start pointsmand again")]
+    Gone(String),
+    /// One step.
+    #[error(
+        "the kernel refuses `{command}`: {source}; try it by hand to see why, and correct the port's {key}"
+    )]
+    Refused {
+        /// The command that does the same.
+        command: String,
+        /// The key of the configuration.
+        key: &'static str,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+}
+
+/// Sets an interface up and gives it addresses and default routes.
+///
+/// # Errors
+/// What the kernel refuses, as the command that does the same.
+pub async fn interface(name: &str, addresses: &[Subnet], gateways: &[IpAddr]) -> Result<(), Error> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
+    let _task = Abort(tokio::spawn(connection));
+    let refused = |command: String, key| move |source| Error::Refused { command, key, source };
+    let links = collect(handle.link().get().execute()).await?;
+    let link = links.iter().find(|link| link_name(link) == Some(name));
+    let index = link.map(|link| link.header.index).ok_or_else(|| Error::Gone(name.to_owned()))?;
+    for subnet in addresses {
+        handle
+            .address()
+            .add(index, subnet.address, subnet.prefix)
+            .execute()
+            .await
+            .map_err(refused(format!("ip address add {subnet} dev {name}"), "addresses"))?;
+    }
+    let up = LinkUnspec::new_with_index(index).up().build();
+    let command = format!("ip link set {name} up");
+    handle.link().set(up).execute().await.map_err(refused(command, "name"))?;
+    for gateway in gateways {
+        let route = match gateway {
+            IpAddr::V4(v4) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().gateway(*v4).output_interface(index).build()
+            }
+            IpAddr::V6(v6) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().gateway(*v6).output_interface(index).build()
+            }
+        };
+        let command = format!("ip route add default via {gateway} dev {name}");
+        handle.route().add(route).execute().await.map_err(refused(command, "gateways"))?;
+    }
+    Ok(())
+}
