@@ -132,6 +132,8 @@ fn check_pci(address: &str, root: &Path) -> Result<(), Error> {
     let driver = fs::read_link(device.join("driver")).ok();
     let driver = driver.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     match driver {
+        // vfio-pci does not take it: the command that binds it would fail without saying why.
+        None if !has_iommu(&device, root) => Err(Error::NoIommu { address }),
         None => Err(Error::Unbound { address }),
         Some(driver) if SHARED_DRIVERS.contains(&driver.as_str()) => Ok(()),
         Some(driver) if !USER_DRIVERS.contains(&driver.as_str()) => {
@@ -261,6 +263,7 @@ mod tests {
         kernel.device("0000:00:03.0", Some("e1000"), true);
         kernel.device("0000:00:04.0", None, true);
         kernel.device("0000:00:05.0", Some("vfio-pci"), false);
+        kernel.device("0000:00:06.0", None, false);
         assert_eq!(kernel.says("00:01.0"), "good");
         assert_eq!(kernel.says("00:02.0"), "good");
         assert_eq!(kernel.says("vdev:net_null0"), "good");
@@ -272,6 +275,7 @@ mod tests {
             kernel.says("00:04.0").contains("bound to no driver; modprobe vfio-pci && dpdk-devbind.py -b")
         );
         assert!(kernel.says("00:05.0").contains("no IOMMU in use"));
+        assert!(kernel.says("00:06.0").contains("no IOMMU in use"));
         assert!(
             kernel
                 .says("00:09.0")

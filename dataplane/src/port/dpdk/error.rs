@@ -83,7 +83,7 @@ pub enum Error {
     },
     /// Too many workers.
     #[error(
-        "{device}: the device ({driver}) has {queues} queues for {workers} workers; configure at most {queues} workers, or give it more queues (ethtool -L before it is bound; queues= of a virtual device)"
+        "{device}: the device ({driver}) has too few queues for {workers} workers; configure at most {queues} (workers.cores), or give it more queues (ethtool -L before it is bound; queues= of a virtual device)"
     )]
     Queues {
         /// The device.

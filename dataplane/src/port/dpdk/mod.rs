@@ -224,7 +224,7 @@ impl Dpdk {
     ) -> Result<(), Error> {
         let (device, driver) = (device.to_owned(), driver.to_owned());
         let (workers, mtu) = (settings.workers, settings.mtu);
-        let queues = info.max_rx_queues.min(info.max_tx_queues);
+        let queues = queues(&driver, info.max_rx_queues, info.max_tx_queues);
         if workers == 0 || usize::from(workers) > MAX_WORKERS {
             return Err(Error::Workers { device, workers });
         }
@@ -318,7 +318,25 @@ impl super::Port for DpdkPort {
     }
 }
 
+/// Queues each way that a device has, by what its driver says.
+fn queues(driver: &str, receive: u16, transmit: u16) -> u16 {
+    match driver {
+        // It says two of every NIC in its family, but the older ones have one: what is sent by the second is lost.
+        "net_e1000_em" => 1,
+        _ => receive.min(transmit),
+    }
+}
+
 /// A name with zeros behind it.
 fn text(bytes: &[u8]) -> String {
     bytes.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_driver_is_not_believed_that_has_more_queues_than_its_nics() {
+        assert_eq!(super::queues("net_e1000_em", 2, 2), 1);
+        assert_eq!(super::queues("net_virtio", 2, 4), 2);
+    }
 }
