@@ -9,7 +9,7 @@ help:
 	@echo 'make demo    build the director and balance real HTTP by direct routing between two servers'
 	@echo 'make test    everything that CI runs: style, lints, unit, property and end-to-end tests, documentation'
 	@echo 'make test-dpdk   the DPDK ports: lints, and tests over virtual devices; installs libdpdk-dev'
-	@echo 'make bench   the performance figures, with their goals'
+	@echo 'make bench   the performance figures, with their goals, and dpdk-testpmd beside; installs libdpdk-dev and dpdk'
 
 demo:
 	@$(NEED) cargo cc ip curl nginx sysctl
@@ -27,7 +27,10 @@ test-dpdk:
 	@cargo test --quiet --package pointsman-dataplane --features dpdk dpdk
 	@cargo test --quiet --package pointsman-dataplane --features dpdk --test dpdk --test dpdk_memif
 
+# The tables of ten million flows and DPDK's packets together: 800 huge pages of 2 MiB.
+bench: export POINTSMAN_HUGEPAGES ?= 1024
 bench:
-	@$(NEED) cargo cc ip valgrind
-	@cargo build --quiet --release --package pointsman-benches --bins
+	@$(NEED) cargo cc ip valgrind libdpdk dpdk-testpmd
+	@echo 'building pointsman-bench (some minutes the first time)'
+	@cargo build --quiet --release --package pointsman-benches --features dpdk --bins
 	@deploy/hugepages.sh target/release/pointsman-bench

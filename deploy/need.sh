@@ -20,6 +20,7 @@ package_of() {
         sysctl) echo procps ;;
         scapy) echo python3-scapy ;;
         libdpdk) echo libdpdk-dev pkg-config ;;
+        dpdk-testpmd) echo dpdk ;;
         *) echo "$1" ;;
     esac
 }

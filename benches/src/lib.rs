@@ -5,10 +5,13 @@
 //! [`tool`] for the program that users run.
 
 pub mod callgrind;
+#[cfg(feature = "dpdk")]
+pub mod dpdk_path;
 pub mod goals;
 pub mod lookup;
 pub mod packet_path;
 pub mod rig;
+pub mod testpmd;
 pub mod timing;
 pub mod tool;
 pub mod traffic;

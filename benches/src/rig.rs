@@ -49,7 +49,13 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
         cell.set(NeighborState::Reachable([0x02, 0, 0, 0, 1, n]));
         next_hops.push(NextHop { address, port: 0, mtu: 1500, source: DIRECTOR_MAC, cell: Arc::new(cell) });
         let (server, shared_too) = (SocketAddr::new(address, VPORT), Arc::clone(&shared));
-        candidates.push(Candidate { slot: u32::from(n), generation: 1, server, weight: 1, shared: shared_too });
+        candidates.push(Candidate {
+            slot: u32::from(n),
+            generation: 1,
+            server,
+            weight: 1,
+            shared: shared_too,
+        });
         destinations.push(Destination {
             generation: 1,
             presence: Presence::Present,

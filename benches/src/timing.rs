@@ -2,6 +2,7 @@
 //! time of a fixed loop, because machines change their speed under a bench.
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 use std::{fmt, hint::black_box};
 
 /// Runs of each measurement: more than nine, because a machine that does other work too is quiet only now and then.
@@ -30,7 +31,7 @@ pub fn reference_nanos() -> f64 {
 }
 
 /// What several runs gave, in nanoseconds for one item.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// Of the best run.
     pub min: f64,
@@ -72,6 +73,13 @@ pub fn measure(mut run: impl FnMut() -> u64) -> Figure {
         nanos.push(each);
         ratio = ratio.min(each / reference);
     }
+    figure(nanos, ratio)
+}
+
+/// The figure of runs that were timed elsewhere; its ratio is to the reference loop now.
+pub fn figure_of(nanos: Vec<f64>) -> Figure {
+    let best = nanos.iter().copied().fold(f64::INFINITY, f64::min);
+    let ratio = best / reference_nanos();
     figure(nanos, ratio)
 }
 

@@ -38,6 +38,14 @@ pub fn client(flow: u32) -> (u32, u16) {
     (address, (FIRST_PORT + (flow >> CLIENT_BITS)) as u16)
 }
 
+/// The flow of a client, if it is one of ours.
+#[inline]
+pub fn flow(address: u32, port: u16) -> Option<u32> {
+    let host = address ^ CLIENTS;
+    let turn = u32::from(port).checked_sub(FIRST_PORT)?;
+    (host < 1 << CLIENT_BITS && turn < FLOWS >> CLIENT_BITS).then_some(turn << CLIENT_BITS | host)
+}
+
 /// Which flow sends the next segment, and with which TCP flags.
 pub trait Pattern: Send {
     /// The next one.
@@ -273,5 +281,14 @@ mod tests {
         assert_eq!(client(0), (0xc612_0000, 1024));
         assert_eq!(client((1 << 17) - 1), (0xc613_ffff, 1024));
         assert_eq!(client(1 << 17), (0xc612_0000, 1025));
+        for number in [0, 1, (1 << 17) - 1, 1 << 17, 10_000_000, FLOWS - 1] {
+            let (address, port) = client(number);
+            assert_eq!(flow(address, port), Some(number));
+        }
+        for (address, port) in
+            [(0xc611_ffff, 1024), (0xc614_0000, 1024), (0xc612_0000, 1023), (0xc612_0000, 17408)]
+        {
+            assert_eq!(flow(address, port), None);
+        }
     }
 }

@@ -1,14 +1,17 @@
 //! `pointsman-bench`: measures the director. What it can be asked stands in `tool::cli`, or `pointsman-bench --help`.
 
 use clap::Parser as _;
+#[cfg(feature = "dpdk")]
+use pointsman_benches::dpdk_path;
 use pointsman_benches::{
     Extent, packet_path,
     tool::{
         cli::{Cli, Command, Compare, Gate, Output, Table},
         commands, compare, gate,
         load::Mix,
+        prepare::{plan, plan_of_stations},
         report::Report,
-        svg, table,
+        svg, table, wire,
     },
 };
 use std::{fs, path::Path, process::ExitCode};
@@ -17,6 +20,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // What runs under callgrind takes no way round by the parser.
     let done = match arguments.first().map(String::as_str) {
+        #[cfg(feature = "dpdk")]
+        Some(dpdk_path::OPTION) => dpdk_path::answer(&arguments[1..]).map(|()| true),
         Some("--once") => packet_path::once_of_arguments(&arguments[1..]).map(|()| true),
         _ => obey(Cli::parse().command),
     };
@@ -40,30 +45,30 @@ fn obey(command: Option<Command>) -> Result<bool, String> {
             write(&report, &asked.output)?;
         }
         Command::Run(asked) => {
-            publish(&asked.output, || {
-                commands::run(&commands::plan(&asked.offered, asked.mix), asked.seconds)
-            })?;
+            publish(&asked.output, || commands::run(&plan(&asked.offered, asked.mix)?, asked.seconds))?;
         }
         Command::Scaling(asked) => {
-            publish(&asked.output, || {
-                commands::scaling(&commands::plan(&asked.offered, asked.mix), asked.seconds)
-            })?;
+            publish(&asked.output, || commands::scaling(&plan(&asked.offered, asked.mix)?, asked.seconds))?;
         }
         Command::Search(asked) => {
-            publish(&asked.output, || commands::search(&commands::plan(&asked.offered, asked.mix), &asked))?;
+            publish(&asked.output, || commands::search(&plan(&asked.offered, asked.mix)?, &asked))?;
         }
         Command::Latency(asked) => {
-            publish(&asked.output, || commands::latency(&commands::plan(&asked.offered, asked.mix), &asked))?;
+            publish(&asked.output, || commands::latency(&plan(&asked.offered, asked.mix)?, &asked))?;
         }
         Command::Bursts(asked) => {
-            publish(&asked.output, || commands::bursts(&commands::plan(&asked.offered, asked.mix), &asked))?;
+            publish(&asked.output, || commands::bursts(&plan(&asked.offered, asked.mix)?, &asked))?;
         }
         Command::Connections(asked) => {
             let mix = if asked.syn_flood { Mix::SynFlood } else { Mix::New };
-            publish(&asked.output, || {
-                commands::connections(&commands::plan(&asked.offered, mix), asked.seconds)
-            })?;
+            publish(&asked.output, || commands::connections(&plan(&asked.offered, mix)?, asked.seconds))?;
         }
+        Command::Generate(asked) => publish(&asked.output, || {
+            wire::generate(&plan_of_stations(&asked.offered, asked.mix, asked.one_way, false)?, &asked)
+        })?,
+        Command::Sink(asked) => publish(&asked.output, || {
+            wire::sink(&plan_of_stations(&asked.offered, Mix::Hit, true, true)?, &asked)
+        })?,
         Command::Compare(asked) => return compare_files(&asked),
         Command::Gate(asked) => return count_instructions(&asked),
     }
@@ -90,7 +95,10 @@ fn count_instructions(asked: &Gate) -> Result<bool, String> {
 /// Measures, and gives out the report.
 fn publish(output: &Output, measure: impl FnOnce() -> Result<Report, String>) -> Result<(), String> {
     writable(output)?;
-    let report = measure()?;
+    let report = measure();
+    #[cfg(feature = "dpdk")]
+    pointsman_benches::tool::dpdk::end();
+    let report = report?;
     print!("{}", report.to_markdown(None));
     write(&report, output)
 }

@@ -2,53 +2,20 @@
 
 use super::{
     cli,
-    device::Memory,
     load::Mix,
     order::{Order, Outcome, Plan, Workers},
+    prepare::{arrivals, clock, label, method, prepare},
     progress::Progress,
     report::{Better, Line, Plot, Report},
     search::{self, Limits},
+    wire,
 };
-use crate::rig;
-use pointsman_hugepages::Options;
 
 /// Nanoseconds of a second.
 const SECOND: f64 = 1e9;
 /// How much faster than the workers' own pace a search begins.
 const ABOVE: f64 = 1.25;
 const SEARCH_PROBE_SECONDS: f64 = 0.3;
-
-const METHOD: &str = "On memory ports: each worker's thread runs generator, worker and sink in turn, and all three are in the \
-                      figures. Sixteen real servers behind one TCP service, round robin, direct routing.";
-
-/// The plan that options ask for.
-pub fn plan(offered: &cli::Offered, mix: Mix) -> Plan {
-    Plan {
-        flows: offered.flows,
-        sizes: offered.frame_size,
-        mix,
-        workers: offered.workers,
-        ring: offered.ring as usize,
-        clock: offered.clock,
-        memory: match offered.pages {
-            cli::Pages::Huge => Options::default(),
-            cli::Pages::Ordinary => rig::ordinary(),
-        },
-    }
-}
-
-/// All that a figure depends on.
-fn label(plan: &Plan) -> String {
-    let workers = if plan.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", plan.workers) };
-    format!("{}, {} flows, {}, {workers}", plan.mix, plan.flows, plan.sizes)
-}
-
-fn prepare(plan: &Plan, report: &mut Report, progress: &Progress) -> Result<Box<dyn Workers>, String> {
-    progress.say(&format!("making {} connections", plan.flows));
-    let workers = Memory::new(plan)?;
-    report.huge_pages_used &= workers.has_huge_pages();
-    Ok(Box::new(workers))
-}
 
 /// Back to back for so many seconds, a second at a time, so that the terminal can be told how it goes.
 fn back_to_back(
@@ -67,7 +34,7 @@ fn back_to_back(
 }
 
 /// A duration as seconds and what is left: where each part begins, and how long it is.
-fn parts(seconds: f64) -> impl Iterator<Item = (f64, f64)> {
+pub(super) fn parts(seconds: f64) -> impl Iterator<Item = (f64, f64)> {
     (0..seconds.ceil() as u32).map(move |n| (f64::from(n), (seconds - f64::from(n)).min(1.0)))
 }
 
@@ -84,8 +51,10 @@ fn floor(workers: &mut dyn Workers, seconds: f64) -> Result<f64, String> {
 /// When it cannot be measured.
 pub fn run(plan: &Plan, seconds: f64) -> Result<Report, String> {
     let progress = Progress::new();
-    let mut report =
-        Report::new(format!("run: {}", label(plan)), format!("Back to back for {seconds} s. {METHOD}"));
+    let mut report = Report::new(
+        format!("run: {}", label(plan)),
+        format!("Back to back for {seconds} s. {}", method(plan)),
+    );
     let outcome = one_run(plan, seconds, &mut report, &progress)?;
     report.plot("throughput over time", "s", "Mpps", outcome.slices);
     Ok(report)
@@ -93,6 +62,11 @@ pub fn run(plan: &Plan, seconds: f64) -> Result<Report, String> {
 
 fn one_run(plan: &Plan, seconds: f64, report: &mut Report, progress: &Progress) -> Result<Outcome, String> {
     let mut workers = prepare(plan, report, progress)?;
+    if plan.wire.is_some() {
+        let outcome = wire::exchange(&mut *workers, plan, None, seconds, progress)?;
+        wire::rows(report, plan, &outcome);
+        return Ok(outcome);
+    }
     let floor = floor(&mut *workers, seconds)?;
     let outcome = back_to_back(&mut *workers, seconds, false, progress)?;
     let label = label(plan);
@@ -107,17 +81,17 @@ fn one_run(plan: &Plan, seconds: f64, report: &mut Report, progress: &Progress) 
     Ok(outcome)
 }
 
-fn gbits(plan: &Plan, mpps: f64) -> f64 {
+pub(super) fn gbits(plan: &Plan, mpps: f64) -> f64 {
     mpps * plan.sizes.wire_bits() / 1e3
 }
 
-fn remark(report: &mut Report, text: &str) {
+pub(super) fn remark(report: &mut Report, text: &str) {
     if let Some(row) = report.rows.last_mut() {
         text.clone_into(&mut row.remark);
     }
 }
 
-fn lose(report: &mut Report, outcome: &Outcome) {
+pub(super) fn lose(report: &mut Report, outcome: &Outcome) {
     let losses = report.losses.get_or_insert_default();
     for (reason, n) in &outcome.losses {
         *losses.entry(reason.clone()).or_default() += n;
@@ -132,11 +106,11 @@ pub fn search(plan: &Plan, asked: &cli::Search) -> Result<Report, String> {
     let progress = Progress::new();
     let method = format!(
         "RFC 2544 section 26.1: a binary search for the fastest rate at which no more than {} % of the frames are lost, \
-         in trials of {} s. Frames arrive by {} in a receive ring of {} frames, and are lost when it is full. {METHOD}",
+         in trials of {} s. {} {}",
         asked.loss * 100.0,
         asked.seconds,
-        clock(plan),
-        plan.ring
+        arrivals(plan),
+        method(plan)
     );
     let mut report = Report::new(format!("search: {}", label(plan)), method);
     let mut workers = prepare(plan, &mut report, &progress)?;
@@ -168,13 +142,6 @@ pub fn search(plan: &Plan, asked: &cli::Search) -> Result<Report, String> {
     Ok(report)
 }
 
-fn clock(plan: &Plan) -> &'static str {
-    match plan.clock {
-        super::offer::Clock::Wall => "the clock on the wall",
-        super::offer::Clock::Cpu => "CPU time of the worker's thread",
-    }
-}
-
 /// `latency`.
 ///
 /// # Errors
@@ -183,32 +150,48 @@ pub fn latency(plan: &Plan, asked: &cli::Latency) -> Result<Report, String> {
     let progress = Progress::new();
     let (how, at) = match asked.rate {
         Some(mpps) => {
-            (format!("{mpps} Mpps were offered; time begins when a frame was due"), format!("{mpps} Mpps"))
+            let begins = if plan.wire.is_some() { "is sent" } else { "was due" };
+            (format!("{mpps} Mpps were offered; time begins when a frame {begins}"), format!("{mpps} Mpps"))
         }
+        None if plan.wire.is_some() => (
+            "As fast as the sender can; time begins when a frame is sent".to_owned(),
+            "back to back".to_owned(),
+        ),
         None => {
             ("Back to back; time begins when its batch was received".to_owned(), "back to back".to_owned())
         }
     };
-    let method = format!("{how}, and ends when it is sent, by {}. {METHOD}", clock(plan));
+    let ends = if plan.wire.is_some() { "has come back" } else { "is sent" };
+    let method = format!("{how}, and ends when it {ends}, by {}. {}", clock(plan), method(plan));
     let mut report = Report::new(format!("latency: {}", label(plan)), method);
     let mut workers = prepare(plan, &mut report, &progress)?;
     back_to_back(&mut *workers, asked.seconds.min(1.0) / 10.0, false, &progress)?;
     let outcome = match asked.rate {
         None => back_to_back(&mut *workers, asked.seconds, true, &progress)?,
-        Some(mpps) => {
-            let mut all = Outcome::default();
-            for (done, part) in parts(asked.seconds) {
-                progress.say(&format!("{done:.0} of {} s", asked.seconds));
-                let frames = ((mpps * 1e6 * part) as u64).max(1);
-                all = all.then(workers.run(Order::Paced { rate: mpps * 1e6, frames, latency: true })?);
-            }
-            all
-        }
+        Some(mpps) => paced(&mut *workers, mpps * 1e6, asked.seconds, &progress)?,
     };
+    latencies(&mut report, &outcome, &format!("{}, {at}", label(plan)))?;
+    lose(&mut report, &outcome);
+    Ok(report)
+}
+
+/// At a rate for so many seconds, a second at a time, with latencies.
+fn paced(workers: &mut dyn Workers, rate: f64, seconds: f64, progress: &Progress) -> Result<Outcome, String> {
+    let mut all = Outcome::default();
+    for (done, part) in parts(seconds) {
+        progress.say(&format!("{done:.0} of {seconds} s"));
+        let frames = ((rate * part) as u64).max(1);
+        all = all.then(workers.run(Order::Paced { rate, frames, latency: true })?);
+    }
+    Ok(all)
+}
+
+/// The percentiles of a run.
+pub(super) fn latencies(report: &mut Report, outcome: &Outcome, label: &str) -> Result<(), String> {
     let Some(latencies) = outcome.latency.as_ref().filter(|latencies| !latencies.is_empty()) else {
         return Err("no frame came back".to_owned());
     };
-    let name = |what: &str| format!("{}, {at}: {what}", label(plan));
+    let name = |what: &str| format!("{label}: {what}");
     let mut points = Vec::new();
     for (text, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)] {
         let micros = latencies.value_at_quantile(share) as f64 / 1e3;
@@ -216,10 +199,9 @@ pub fn latency(plan: &Plan, asked: &cli::Latency) -> Result<Report, String> {
         points.push([-(1.0 - share).log10(), micros]);
     }
     report.row(name("longest"), latencies.max() as f64 / 1e3, "us", Better::Less);
-    remark(&mut report, &format!("of {} frames", latencies.len()));
-    lose(&mut report, &outcome);
+    remark(report, &format!("of {} frames", latencies.len()));
     report.plot("latency by nines", "nines: 1 is p90, 2 is p99", "us", points);
-    Ok(report)
+    Ok(())
 }
 
 /// `bursts`.
@@ -232,11 +214,11 @@ pub fn bursts(plan: &Plan, asked: &cli::Bursts) -> Result<Report, String> {
     let most = ((rate * asked.seconds) as u64).max(1);
     let method = format!(
         "RFC 2544 section 26.4: the longest burst at the speed of a link of {} Gbit/s that is forwarded whole, {} times; \
-         of {most} frames at most. Frames arrive by {} in a receive ring of {} frames. {METHOD}",
+         of {most} frames at most. {} {}",
         asked.link,
         asked.repeats,
-        clock(plan),
-        plan.ring
+        arrivals(plan),
+        method(plan)
     );
     let mut report = Report::new(format!("bursts: {}", label(plan)), method);
     let mut workers = prepare(plan, &mut report, &progress)?;
@@ -251,7 +233,7 @@ pub fn bursts(plan: &Plan, asked: &cli::Bursts) -> Result<Report, String> {
     let name = format!("{}, {} Gbit/s: longest burst", label(plan), asked.link);
     report.row(format!("{name}, mean"), mean, "frames", Better::More);
     if least >= most as f64 {
-        remark(&mut report, "the worker keeps up with the link: as long as --seconds allows");
+        remark(&mut report, "it keeps up with the link: as long as --seconds allows");
     }
     report.row(format!("{name}, least"), least, "frames", Better::More);
     let points = lengths.iter().enumerate().map(|(n, length)| [(n + 1) as f64, *length]).collect();
@@ -265,7 +247,7 @@ pub fn bursts(plan: &Plan, asked: &cli::Bursts) -> Result<Report, String> {
 /// When it cannot be measured.
 pub fn connections(plan: &Plan, seconds: f64) -> Result<Report, String> {
     let progress = Progress::new();
-    let method = match plan.mix {
+    let how = match plan.mix {
         Mix::SynFlood => {
             "The table is full: each SYN takes the place of the oldest half-open connection, and one packet in \
                           sixteen is of an established one."
@@ -273,7 +255,7 @@ pub fn connections(plan: &Plan, seconds: f64) -> Result<Report, String> {
         _ => "Each packet is the SYN of another client; as many connections end as begin.",
     };
     let mut report =
-        Report::new(format!("connections: {}", label(plan)), format!("{seconds} s. {method} {METHOD}"));
+        Report::new(format!("connections: {}", label(plan)), format!("{seconds} s. {how} {}", method(plan)));
     let mut workers = prepare(plan, &mut report, &progress)?;
     let outcome = back_to_back(&mut *workers, seconds, false, &progress)?;
     let created = outcome.created.max(1) as f64;
@@ -304,11 +286,13 @@ pub fn scaling(plan: &Plan, seconds: f64) -> Result<Report, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let title =
         format!("scaling: 1 to {} workers, {}, {} flows, {}", plan.workers, plan.mix, plan.flows, plan.sizes);
-    let mut report =
-        Report::new(title, format!("Back to back for {seconds} s with each number of workers. {METHOD}"));
+    let mut report = Report::new(
+        title,
+        format!("Back to back for {seconds} s with each number of workers. {}", method(plan)),
+    );
     let (mut points, mut ideal) = (Vec::new(), Vec::new());
     for workers in 1..=plan.workers {
-        let plan = Plan { workers, ..plan.clone() };
+        let plan = Plan { workers, queues: plan.workers, ..plan.clone() };
         let mpps = one_run(&plan, seconds, &mut report, &progress)?.mpps();
         let one = points.first().map_or(mpps, |first: &[f64; 2]| first[1]);
         points.push([workers.into(), mpps]);
@@ -331,26 +315,7 @@ pub fn scaling(plan: &Plan, seconds: f64) -> Result<Report, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{offer::Clock, sizes::Sizes};
     use super::*;
-
-    #[test]
-    fn a_label_names_all_that_a_figure_depends_on() {
-        let plan = Plan {
-            flows: 1_000_000,
-            sizes: Sizes::Imix,
-            mix: Mix::SynFlood,
-            workers: 2,
-            ring: 1_024,
-            clock: Clock::Wall,
-            memory: rig::ordinary(),
-        };
-        assert_eq!(label(&plan), "syn-flood, 1000000 flows, imix, 2 workers");
-        let one = Plan { workers: 1, sizes: Sizes::Fixed(64), mix: Mix::Hit, ..plan };
-        assert_eq!(label(&one), "hit, 1000000 flows, 64 B, 1 worker");
-        // 10 Gbit/s of frames of 64 bytes.
-        assert!((gbits(&one, 14.880_952) - 10.0).abs() < 1e-4);
-    }
 
     #[test]
     fn a_duration_is_cut_into_seconds() {

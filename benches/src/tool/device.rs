@@ -1,4 +1,5 @@
-//! The director that the tool measures: workers on threads of their own, each between the ends of a [`Tester`].
+//! The directors that the tool measures: workers on threads of their own, each between the ends of a [`Tester`], in memory
+//! or over a device.
 //!
 //! One virtual service (TCP, rr) with sixteen real servers by direct routing, as in [`crate::rig`]. A worker's thread runs
 //! generator, worker and sink in turn: the cost of writing and taking back frames is in every figure, and given beside them
@@ -9,18 +10,19 @@
 //! table begin in a second, after which each of them ends.
 
 use super::{
-    load::{Flows, Load, Mix, Share},
-    offer::{Clock, Mode, Pacer, Tester},
-    order::{Order, Outcome, Plan, Workers},
-    search::{Device, Trial},
+    crew::{Crew, Obey},
+    load::{Flows, Load, Mix, Share, Target},
+    offer::{Clock, Medium, Mode, Pacer, Plain, Tester},
+    order::{Order, Outcome, Plan},
 };
-use crate::{pin, rig, timing::thread_nanos};
+use crate::{rig, timing::thread_nanos};
 use hdrhistogram::Histogram;
 use pointsman_dataplane::{
     command::WorkerShared,
     conn::tcp::TcpState,
     handoff::{self, Endpoint},
     limits::{BATCH, FRAME_ROOM, MAX_WORKERS},
+    port::{Frame, Frames, Port as _},
     publish::{self, Reader},
     snapshot::{Snapshot, Timeouts},
     time::{Nanos, Ticks},
@@ -29,125 +31,63 @@ use pointsman_dataplane::{
     worker::{Setup, Worker},
 };
 use pointsman_hugepages::{Options, PageSize, Pool, PoolOptions};
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, SyncSender},
-    },
-    thread::{self, JoinHandle},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Slices of a run whose speeds are told apart.
 const SLICES: u64 = 50;
 /// Longest latency that can be told, in nanoseconds: that of the stamp.
 const LONGEST: u64 = u32::MAX as u64;
-/// Lead that the threads of several workers get to begin together.
-const LEAD_NANOS: u64 = 200_000;
 
-/// Workers on memory ports. They end with it.
-pub struct Memory {
-    workers: Vec<Handle>,
-    huge_pages: bool,
+/// What a worker gets its frames from.
+pub struct Parts<M: Medium> {
+    /// Between generator and sink.
+    pub medium: M,
+    /// Of the worker.
+    pub pool: PoolOf<M>,
+    /// Of generator and sink when no worker is between them.
+    pub floor_pool: PoolOf<M>,
 }
 
-struct Handle {
-    orders: Option<SyncSender<(Order, u64)>>,
-    outcomes: Receiver<Result<Outcome, String>>,
-    thread: Option<JoinHandle<()>>,
-}
+type PoolOf<M> = <<M as Medium>::Frame as Frame>::Pool;
 
-impl Memory {
-    /// Workers whose connections have been made.
-    ///
-    /// # Errors
-    /// What is wrong with the plan, or that the memory is not to be had.
-    pub fn new(plan: &Plan) -> Result<Self, String> {
-        check(plan)?;
-        let (_, readers) = publish::channel(1, rig::snapshot(timeouts(plan.mix)), plan.workers.into());
-        let parts = readers.into_iter().zip(handoff::mesh(plan.workers.into())).enumerate();
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let mut workers = Vec::new();
-        for (index, (reader, end)) in parts {
-            let (orders, take) = mpsc::sync_channel(1);
-            let (give, outcomes) = mpsc::sync_channel(1);
-            let plan = plan.clone();
-            let thread = thread::spawn(move || {
-                // More workers than cores share them as the kernel likes.
-                if usize::from(plan.workers) <= cores {
-                    pin(index);
-                }
-                serve(Director::new(&plan, index as u16, reader, end), &plan, &take, &give);
-            });
-            workers.push(Handle { orders: Some(orders), outcomes, thread: Some(thread) });
+/// Workers on memory ports whose connections have been made.
+///
+/// # Errors
+/// What is wrong with the plan, or that the memory is not to be had.
+pub fn in_memory(plan: &Plan) -> Result<Crew, String> {
+    let parts = (0..plan.workers).map(|_| {
+        let memory = plan.memory.clone();
+        move || {
+            let pool = |count| buffers(&memory, count).map_err(|error| error.to_string());
+            Ok(Parts { medium: Plain, pool: pool(4 * BATCH)?, floor_pool: pool(BATCH)? })
         }
-        let mut memory = Self { workers, huge_pages: true };
-        // The first thing that a worker says is whether it has its memory, and huge pages.
-        let ready = memory.gather()?;
-        memory.huge_pages = !ready.ordinary_pages;
-        Ok(memory)
-    }
-
-    fn gather(&self) -> Result<Outcome, String> {
-        let mut all = Vec::new();
-        // All are heard before one is believed: a second worker may still be making its tables.
-        for worker in &self.workers {
-            all.push(worker.outcomes.recv().unwrap_or_else(|_| Err("a worker has ended".to_owned())));
-        }
-        let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(all.into_iter().reduce(Outcome::join).unwrap_or_default())
-    }
+    });
+    directors(plan, parts.collect())
 }
 
-impl Drop for Memory {
-    fn drop(&mut self) {
-        for worker in &mut self.workers {
-            drop(worker.orders.take());
-        }
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take() {
-                // What it has to say it has said.
-                let _ = thread.join();
-            }
-        }
-    }
+/// A worker for each of `parts`, which are made by the worker's thread.
+///
+/// # Errors
+/// What is wrong with the plan, or that the memory is not to be had.
+pub fn directors<M: Medium + 'static>(
+    plan: &Plan,
+    parts: Vec<impl FnOnce() -> Result<Parts<M>, String> + Send + 'static>,
+) -> Result<Crew, String> {
+    check(plan)?;
+    let (_, readers) = publish::channel(1, rig::snapshot(timeouts(plan.mix)), plan.workers.into());
+    let ends = readers.into_iter().zip(handoff::mesh(plan.workers.into()));
+    let makers = (0..).zip(parts).zip(ends).map(|((index, parts), (reader, end))| {
+        let plan = plan.clone();
+        move || Director::new(plan, index, parts()?, reader, end)
+    });
+    Crew::start(makers.collect())
 }
 
-impl Workers for Memory {
-    fn run(&mut self, order: Order) -> Result<Outcome, String> {
-        let lead = if self.workers.len() > 1 { LEAD_NANOS } else { 0 };
-        let start = Clock::Wall.nanos() + lead;
-        let count = self.workers.len() as u64;
-        for (n, worker) in self.workers.iter().enumerate() {
-            let share = match order {
-                Order::Paced { rate, frames, latency } => Order::Paced {
-                    rate: rate / count as f64,
-                    frames: frames / count + u64::from((n as u64) < frames % count),
-                    latency,
-                },
-                all => all,
-            };
-            let sent = worker.orders.as_ref().is_some_and(|orders| orders.send((share, start)).is_ok());
-            if !sent {
-                return Err("a worker has ended".to_owned());
-            }
-        }
-        self.gather()
-    }
-
-    fn has_huge_pages(&self) -> bool {
-        self.huge_pages
-    }
-}
-
-impl Device for Memory {
-    fn trial(&mut self, rate: f64, frames: u64) -> Result<Trial, String> {
-        let outcome = self.run(Order::Paced { rate, frames, latency: false })?;
-        Ok(Trial { rate, offered: outcome.offered, forwarded: outcome.forwarded })
-    }
-}
-
-fn check(plan: &Plan) -> Result<(), String> {
+/// Refuses what no worker can be offered.
+///
+/// # Errors
+/// Which option is wrong.
+pub fn check(plan: &Plan) -> Result<(), String> {
     let workers = usize::from(plan.workers);
     if workers == 0 || workers > MAX_WORKERS {
         return Err(format!("--workers is from 1 to {MAX_WORKERS}"));
@@ -175,42 +115,24 @@ fn timeouts(mix: Mix) -> Timeouts {
     timeouts
 }
 
-/// What a worker's thread does until nobody gives orders any more.
-fn serve(
-    director: Result<Director, String>,
-    plan: &Plan,
-    orders: &Receiver<(Order, u64)>,
-    outcomes: &SyncSender<Result<Outcome, String>>,
-) {
-    let mut director = match director {
-        Ok(director) => director,
-        Err(message) => {
-            // Who made us waits for it.
-            let _ = outcomes.send(Err(message));
-            return;
-        }
-    };
-    let ready = Outcome { ordinary_pages: !director.has_huge_pages(), ..Outcome::default() };
-    let mut said = outcomes.send(Ok(ready));
-    while let (Ok(()), Ok((order, start))) = (&said, orders.recv()) {
-        while Clock::Wall.nanos() < start {
-            std::hint::spin_loop();
-        }
-        said = outcomes.send(Ok(director.obey(order, plan)));
-    }
-}
-
 /// One worker and its time.
-struct Director {
-    worker: Worker<Tester>,
+struct Director<M: Medium> {
+    plan: Plan,
+    worker: Worker<Tester<M>>,
     shared: Arc<WorkerShared>,
-    floor_pool: Pool,
+    floor_pool: PoolOf<M>,
     now: Nanos,
     nanos_per_packet: u64,
 }
 
-impl Director {
-    fn new(plan: &Plan, index: u16, snapshot: Reader<Snapshot>, handoff: Endpoint) -> Result<Self, String> {
+impl<M: Medium> Director<M> {
+    fn new(
+        plan: Plan,
+        index: u16,
+        parts: Parts<M>,
+        snapshot: Reader<Snapshot>,
+        handoff: Endpoint<M::Frame>,
+    ) -> Result<Self, String> {
         let share = Share { index, workers: plan.workers };
         let table = plan.flows / u32::from(plan.workers);
         let (capacity, known) = match plan.mix {
@@ -220,11 +142,11 @@ impl Director {
         };
         let first = if known > 0 { Flows::known(share, known, tcp::SYN) } else { Flows::fresh(share) };
         let shared = Arc::new(WorkerShared::new(index));
-        let said = |error: pointsman_hugepages::Error| error.to_string();
+        let load = Load::new(first, plan.sizes, &Target::default());
         let worker = Worker::new(Setup {
             index,
-            ports: vec![Tester::new(Load::new(first, plan.sizes))],
-            pool: pool(&plan.memory, 4 * BATCH).map_err(said)?,
+            ports: vec![Tester::new(load, parts.medium)],
+            pool: parts.pool,
             connections_ipv4: capacity as usize,
             connections_ipv6: 1,
             memory: plan.memory.clone(),
@@ -234,16 +156,16 @@ impl Director {
             shared: Arc::clone(&shared),
             seed: 0x5eed,
         })
-        .map_err(said)?;
+        .map_err(|error| error.to_string())?;
         let nanos_per_packet = match plan.mix {
             Mix::Hit => 25,
             Mix::New => 1_000_000_000 / (u64::from(table) * 3 / 4),
             Mix::SynFlood => 156,
         };
-        let floor_pool = pool(&plan.memory, BATCH).map_err(said)?;
-        let mut director =
-            Self { worker, shared, floor_pool, now: Nanos::from_secs(1_000), nanos_per_packet };
-        director.make_connections(plan.mix, share, known, table);
+        let (floor_pool, now) = (parts.floor_pool, Nanos::from_secs(1_000));
+        let mix = plan.mix;
+        let mut director = Self { plan, worker, shared, floor_pool, now, nanos_per_packet };
+        director.make_connections(mix, share, known, table);
         Ok(director)
     }
 
@@ -270,7 +192,7 @@ impl Director {
         }
     }
 
-    fn tester(&mut self) -> &mut Tester {
+    fn tester(&mut self) -> &mut Tester<M> {
         &mut self.worker.ports_mut()[0]
     }
 
@@ -281,57 +203,6 @@ impl Director {
         let taken = self.shared.stats.packets.get() - before;
         // A poll that finds nothing takes time too.
         self.now.0 += (taken * self.nanos_per_packet).max(20);
-    }
-
-    fn has_huge_pages(&self) -> bool {
-        self.worker.memory_reports().iter().all(|report| report.page_size != PageSize::Ordinary)
-    }
-
-    fn obey(&mut self, order: Order, plan: &Plan) -> Outcome {
-        let before = self.counts();
-        let latency = match order {
-            Order::BackToBack { latency, .. } | Order::Paced { latency, .. } => latency,
-            Order::Floor(_) => false,
-        };
-        self.tester().latency = if latency { Histogram::new_with_bounds(1, LONGEST, 3).ok() } else { None };
-        let (from, cpu_from) = (Clock::Wall.nanos(), thread_nanos());
-        let mut outcome = match order {
-            Order::BackToBack { nanos, latency } => {
-                self.tester().mode = if latency { Mode::Stamped(plan.clock) } else { Mode::BackToBack };
-                self.back_to_back(nanos)
-            }
-            Order::Paced { rate, frames, .. } => {
-                let pacer = Pacer::new(plan.clock.nanos(), rate, frames, plan.ring);
-                self.tester().mode = Mode::Paced(plan.clock, pacer);
-                self.paced()
-            }
-            Order::Floor(frames) => self.floor(frames),
-        };
-        outcome.nanos = Clock::Wall.nanos() - from;
-        outcome.cpu_nanos = thread_nanos() - cpu_from;
-        let after = self.counts();
-        outcome.latency = self.tester().latency.take();
-        let tester = self.tester();
-        let lost = match &tester.mode {
-            Mode::Paced(_, pacer) => pacer.lost(),
-            _ => 0,
-        };
-        tester.mode = Mode::BackToBack;
-        outcome.created = after.created - before.created;
-        if !matches!(order, Order::Floor(_)) {
-            outcome.offered = after.packets - before.packets + lost;
-            outcome.forwarded = after.forwarded - before.forwarded;
-        }
-        for (reason, n) in after.losses {
-            let n = n - before.losses.get(&reason).copied().unwrap_or(0);
-            if n > 0 {
-                outcome.losses.insert(reason, n);
-            }
-        }
-        if lost > 0 {
-            outcome.losses.insert("receive_ring_full".to_owned(), lost);
-        }
-        outcome
     }
 
     /// Polls for so long, a slice at a time.
@@ -373,7 +244,6 @@ impl Director {
 
     /// Generator and sink with no worker between them.
     fn floor(&mut self, frames: u64) -> Outcome {
-        use pointsman_dataplane::port::{Frames, Port as _};
         let (mut batch, mut moved) = (Frames::new(), 0);
         let tester = &mut self.worker.ports_mut()[0];
         while moved < frames {
@@ -399,6 +269,62 @@ impl Director {
     }
 }
 
+impl<M: Medium> Obey for Director<M> {
+    fn has_huge_pages(&self) -> bool {
+        self.worker.memory_reports().iter().all(|report| report.page_size != PageSize::Ordinary)
+    }
+
+    fn obey(&mut self, order: Order) -> Outcome {
+        let before = self.counts();
+        let latency = match order {
+            Order::BackToBack { latency, .. } | Order::Paced { latency, .. } => latency,
+            Order::Floor(_) | Order::Listen(_) => false,
+        };
+        self.tester().latency = if latency { Histogram::new_with_bounds(1, LONGEST, 3).ok() } else { None };
+        let (from, cpu_from) = (Clock::Wall.nanos(), thread_nanos());
+        let mut outcome = match order {
+            Order::BackToBack { nanos, latency } => {
+                self.tester().mode = if latency { Mode::Stamped(self.plan.clock) } else { Mode::BackToBack };
+                self.back_to_back(nanos)
+            }
+            Order::Paced { rate, frames, .. } => {
+                let clock = self.plan.clock;
+                let pacer = Pacer::new(clock.nanos(), rate, frames, self.plan.ring);
+                self.tester().mode = Mode::Paced(clock, pacer);
+                self.paced()
+            }
+            Order::Floor(frames) => self.floor(frames),
+            // A director sends what it receives: there is nothing to listen to.
+            Order::Listen(_) => Outcome::default(),
+        };
+        outcome.nanos = Clock::Wall.nanos() - from;
+        outcome.cpu_nanos = thread_nanos() - cpu_from;
+        let after = self.counts();
+        outcome.latency = self.tester().latency.take();
+        let tester = self.tester();
+        let lost = match &tester.mode {
+            Mode::Paced(_, pacer) => pacer.lost(),
+            _ => 0,
+        };
+        tester.mode = Mode::BackToBack;
+        outcome.created = after.created - before.created;
+        if !matches!(order, Order::Floor(_)) {
+            outcome.offered = after.packets - before.packets + lost;
+            outcome.forwarded = after.forwarded - before.forwarded;
+        }
+        for (reason, n) in after.losses {
+            let n = n - before.losses.get(&reason).copied().unwrap_or(0);
+            if n > 0 {
+                outcome.losses.insert(reason, n);
+            }
+        }
+        if lost > 0 {
+            outcome.losses.insert("receive_ring_full".to_owned(), lost);
+        }
+        outcome
+    }
+}
+
 struct Counts {
     packets: u64,
     forwarded: u64,
@@ -406,13 +332,16 @@ struct Counts {
     losses: BTreeMap<String, u64>,
 }
 
-fn pool(memory: &Options, buffers: usize) -> Result<Pool, pointsman_hugepages::Error> {
+fn buffers(memory: &Options, buffers: usize) -> Result<Pool, pointsman_hugepages::Error> {
     Pool::new("packet buffers", PoolOptions { buffers, room: FRAME_ROOM, memory: memory.clone() })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::sizes::Sizes, *};
+    use super::{
+        super::{order::Workers as _, search::Device as _, sizes::Sizes},
+        *,
+    };
 
     fn plan(mix: Mix, workers: u16) -> Plan {
         Plan {
@@ -423,6 +352,9 @@ mod tests {
             ring: 1_024,
             clock: Clock::Cpu,
             memory: rig::ordinary(),
+            queues: 0,
+            ports: Vec::new(),
+            wire: None,
         }
     }
 
@@ -431,7 +363,7 @@ mod tests {
     #[test]
     fn established_flows_are_forwarded_without_loss_by_any_number_of_workers() {
         for workers in [1, 2] {
-            let outcome = Memory::new(&plan(Mix::Hit, workers)).unwrap().run(SHORT).unwrap();
+            let outcome = in_memory(&plan(Mix::Hit, workers)).unwrap().run(SHORT).unwrap();
             assert!(outcome.offered > 0 && outcome.offered == outcome.forwarded, "{outcome:?}");
             assert_eq!((outcome.created, outcome.losses.len(), outcome.slices.len()), (0, 0, 50));
             assert_eq!(outcome.latency.unwrap().len(), outcome.forwarded);
@@ -441,7 +373,7 @@ mod tests {
     #[test]
     fn every_packet_of_new_clients_makes_a_connection() {
         for workers in [1, 2] {
-            let outcome = Memory::new(&plan(Mix::New, workers)).unwrap().run(SHORT).unwrap();
+            let outcome = in_memory(&plan(Mix::New, workers)).unwrap().run(SHORT).unwrap();
             assert_eq!((outcome.created, outcome.losses.len()), (outcome.offered, 0), "{outcome:?}");
         }
     }
@@ -449,7 +381,7 @@ mod tests {
     #[test]
     fn a_flood_loses_no_established_connection() {
         for workers in [1, 2] {
-            let outcome = Memory::new(&plan(Mix::SynFlood, workers)).unwrap().run(SHORT).unwrap();
+            let outcome = in_memory(&plan(Mix::SynFlood, workers)).unwrap().run(SHORT).unwrap();
             assert_eq!((outcome.forwarded, outcome.losses.len()), (outcome.offered, 0), "{outcome:?}");
             let share = outcome.created as f64 / outcome.offered as f64;
             assert!((0.93..0.945).contains(&share), "fifteen of sixteen, {workers} workers: {share}");
@@ -458,18 +390,18 @@ mod tests {
 
     #[test]
     fn a_paced_trial_offers_exactly_what_it_is_told() {
-        let mut memory = Memory::new(&plan(Mix::Hit, 2)).unwrap();
-        let trial = memory.trial(50_000.0, 1_001).unwrap();
+        let mut directors = in_memory(&plan(Mix::Hit, 2)).unwrap();
+        let trial = directors.trial(50_000.0, 1_001).unwrap();
         assert_eq!(trial.offered, 1_001);
         // Far faster than any worker: the rings take what they hold, and the rest is counted as lost.
-        let outcome = memory.run(Order::Paced { rate: 1e12, frames: 100_000, latency: false }).unwrap();
+        let outcome = directors.run(Order::Paced { rate: 1e12, frames: 100_000, latency: false }).unwrap();
         assert_eq!(outcome.offered, 100_000);
         assert_eq!(outcome.forwarded + outcome.losses["receive_ring_full"], 100_000);
     }
 
     #[test]
     fn a_plan_that_cannot_be_is_refused_by_its_option() {
-        let refused = |plan: Plan| Memory::new(&plan).err().unwrap();
+        let refused = |plan: Plan| in_memory(&plan).err().unwrap();
         assert_eq!(refused(plan(Mix::Hit, 0)), "--workers is from 1 to 64");
         assert!(refused(Plan { flows: 0, ..plan(Mix::Hit, 1) }).starts_with("--flows is from 1 (with"));
         assert!(refused(Plan { flows: 199, ..plan(Mix::Hit, 2) }).starts_with("--flows is from 200 (with 2"));

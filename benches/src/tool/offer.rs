@@ -4,10 +4,10 @@
 //! fixed size; what finds the ring full is lost, as in a NIC. Latency is counted from the moment of arrival, so that a
 //! worker that is late is seen to be late for every frame that waited.
 
-use super::load::{Load, stamp};
+use super::load::{Load, Stamp, time_of};
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
-use pointsman_dataplane::port::{Frames, Port};
+use pointsman_dataplane::port::{Frame, Frames, Port};
 use pointsman_hugepages::{Buffer, Pool};
 use rustix::time::{ClockId, clock_gettime};
 use std::{collections::VecDeque, os::fd::RawFd};
@@ -112,21 +112,59 @@ pub enum Mode {
     Paced(Clock, Pacer),
 }
 
-/// A port between the generator and the sink of one worker. Its memory is the worker's pool.
-pub struct Tester {
+/// Where a tester's empty frames come from, and where those that were sent go.
+pub trait Medium: Send {
+    /// What frames are.
+    type Frame: Frame;
+
+    /// Appends at most `wanted` frames, for which there is room, to be written.
+    fn take(
+        &mut self,
+        pool: &mut <Self::Frame as Frame>::Pool,
+        frames: &mut Frames<Self::Frame>,
+        wanted: usize,
+    );
+
+    /// Takes all frames back and returns how many it accepted as sent.
+    fn give(&mut self, frames: &mut Frames<Self::Frame>) -> usize;
+}
+
+/// Memory: frames are taken from the worker's pool, and go back to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+impl Medium for Plain {
+    type Frame = Buffer;
+
+    #[inline]
+    fn take(&mut self, pool: &mut Pool, frames: &mut Frames, wanted: usize) {
+        pool.alloc_into(wanted, |buffer| frames.push(buffer));
+    }
+
+    #[inline]
+    fn give(&mut self, frames: &mut Frames) -> usize {
+        let sent = frames.len();
+        frames.clear();
+        sent
+    }
+}
+
+/// A port between the generator and the sink of one worker.
+pub struct Tester<M> {
     /// Writes the frames.
     pub load: Load,
     /// When they come.
     pub mode: Mode,
     /// Where the latencies go.
     pub latency: Option<Histogram<u64>>,
+    medium: M,
     sent: u64,
 }
 
-impl Tester {
+impl<M: Medium> Tester<M> {
     /// That offers full batches.
-    pub fn new(load: Load) -> Self {
-        Self { load, mode: Mode::BackToBack, latency: None, sent: 0 }
+    pub fn new(load: Load, medium: M) -> Self {
+        Self { load, mode: Mode::BackToBack, latency: None, medium, sent: 0 }
     }
 
     /// Frames that came back since start.
@@ -134,25 +172,25 @@ impl Tester {
         self.sent
     }
 
-    fn record(&mut self, frames: &Frames) {
+    fn record(&mut self, frames: &Frames<M::Frame>) {
         let (Some(latency), Mode::Stamped(clock) | Mode::Paced(clock, _)) = (&mut self.latency, &self.mode)
         else {
             return;
         };
         let now = clock.nanos() as u32;
         for frame in frames {
-            if let Some(stamp) = stamp(frame.data()) {
-                latency.saturating_record(u64::from(now.wrapping_sub(stamp)));
+            if let Some(time) = time_of(frame.data()) {
+                latency.saturating_record(u64::from(now.wrapping_sub(time)));
             }
         }
     }
 }
 
-impl Port for Tester {
-    type Frame = Buffer;
+impl<M: Medium> Port for Tester<M> {
+    type Frame = M::Frame;
 
     #[inline]
-    fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
+    fn rx(&mut self, pool: &mut <M::Frame as Frame>::Pool, frames: &mut Frames<M::Frame>) -> usize {
         let (before, room) = (frames.len(), frames.remaining_capacity());
         let (wanted, now) = match &mut self.mode {
             Mode::BackToBack => (room, 0),
@@ -165,22 +203,21 @@ impl Port for Tester {
         if wanted == 0 {
             return 0;
         }
-        pool.alloc_into(wanted, |buffer| frames.push(buffer));
-        for buffer in &mut frames[before..] {
+        self.medium.take(pool, frames, wanted);
+        for frame in &mut frames[before..] {
             let at = match &mut self.mode {
                 Mode::Paced(_, pacer) => pacer.take().unwrap_or(0),
                 _ => now,
             };
-            self.load.fill(buffer, at as u32);
+            self.load.fill(frame, Stamp { time: at as u32, ..Stamp::default() });
         }
         frames.len() - before
     }
 
     #[inline]
-    fn tx(&mut self, frames: &mut Frames) -> usize {
+    fn tx(&mut self, frames: &mut Frames<M::Frame>) -> usize {
         self.record(frames);
-        let sent = frames.len();
-        frames.clear();
+        let sent = self.medium.give(frames);
         self.sent += sent as u64;
         sent
     }

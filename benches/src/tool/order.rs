@@ -1,6 +1,13 @@
 //! What is to be measured, what workers are told to do, and what they say that they did.
 
-use super::{load::Mix, offer::Clock, search::Device, sizes::Sizes};
+use super::{
+    load::Mix,
+    offer::Clock,
+    ports::{PortSpec, Wire},
+    search::Device,
+    sizes::Sizes,
+    track::Streams,
+};
 use hdrhistogram::Histogram;
 use pointsman_hugepages::Options;
 use std::collections::BTreeMap;
@@ -16,12 +23,18 @@ pub struct Plan {
     pub mix: Mix,
     /// How many threads run workers.
     pub workers: u16,
+    /// Queues that devices are opened with: the most workers of all runs of a command, if that is more.
+    pub queues: u16,
     /// Frames that the receive ring of each worker holds.
     pub ring: usize,
     /// What rates and latencies are counted by.
     pub clock: Clock,
     /// Where tables and buffers lie.
     pub memory: Options,
+    /// Where frames come from and go to: memory if there is none.
+    pub ports: Vec<PortSpec>,
+    /// What is at the other end of a wire, for ports that have one.
+    pub wire: Option<Wire>,
 }
 
 /// What the workers are to do; rates and frames are of all of them together.
@@ -43,12 +56,28 @@ pub enum Order {
         /// Whether to take latencies.
         latency: bool,
     },
-    /// Generator and sink alone, for so many frames.
+    /// Generator and sink alone, for so many frames. Stations on a wire have nothing to leave out: they do nothing.
     Floor(u64),
+    /// Only receive, for so long, in nanoseconds of the clock on the wall. Stations on a wire alone do it.
+    Listen(u64),
 }
 
-/// Workers that can be measured. Those on memory ports are [`super::device::Memory`]; ports of another kind need one
-/// implementation, and all commands work with it.
+impl Order {
+    /// What worker `n` of `count` has of it.
+    pub fn share(self, n: u64, count: u64) -> Self {
+        match self {
+            Order::Paced { rate, frames, latency } => Order::Paced {
+                rate: rate / count as f64,
+                frames: frames / count + u64::from(n < frames % count),
+                latency,
+            },
+            all => all,
+        }
+    }
+}
+
+/// Workers that can be measured: directors in this process ([`super::device`]), or stations on a wire ([`super::station`])
+/// with a director at its other end.
 pub trait Workers: Device {
     /// Has all workers do the same at the same time.
     ///
@@ -56,8 +85,39 @@ pub trait Workers: Device {
     /// When a worker has ended.
     fn run(&mut self, order: Order) -> Result<Outcome, String>;
 
+    /// The same. `tick` is told now and then how many frames have left and how many have come, where that is known.
+    ///
+    /// # Errors
+    /// When a worker has ended.
+    fn run_watched(&mut self, order: Order, tick: &mut dyn FnMut(u64, u64)) -> Result<Outcome, String> {
+        let _ = tick;
+        self.run(order)
+    }
+
     /// Whether tables and buffers of all workers lie in huge pages.
     fn has_huge_pages(&self) -> bool;
+}
+
+/// What came by a wire, besides what is counted as forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Behind a later frame of the same flow.
+    pub reordered: u64,
+    /// A second time.
+    pub duplicated: u64,
+    /// Not written by this tool, or for an earlier run.
+    pub foreign: u64,
+    /// Queries for the addresses of real servers that were answered.
+    pub answered: u64,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
+        self.foreign += other.foreign;
+        self.answered += other.answered;
+    }
 }
 
 /// What the workers did, together.
@@ -81,6 +141,12 @@ pub struct Outcome {
     pub latency: Option<Histogram<u64>>,
     /// Whether any worker's tables or buffers lie in ordinary pages.
     pub ordinary_pages: bool,
+    /// Frames a second that left a sender on a wire: fewer than it was told to send if it could not.
+    pub sent_a_second: Option<f64>,
+    /// What came by a wire.
+    pub seen: Seen,
+    /// Whose frames those were.
+    pub streams: Streams,
     /// How far the run was, in seconds, and millions of packets a second there.
     pub slices: Vec<[f64; 2]>,
 }
@@ -105,7 +171,13 @@ impl Outcome {
         let (nanos, best_nanos) = (self.nanos + later.nanos, self.best_nanos.min(later.best_nanos));
         let mut slices = self.slices.clone();
         slices.extend(later.slices.drain(..).map(|[at, mpps]| [at + offset, mpps]));
-        Outcome { nanos, best_nanos, slices, ..self.join(later) }
+        // In the mean of both.
+        let sent = |outcome: &Outcome| outcome.sent_a_second.map(|rate| rate * outcome.nanos as f64);
+        let sent_a_second = match (sent(&self), sent(&later)) {
+            (Some(ours), Some(theirs)) => Some((ours + theirs) / nanos.max(1) as f64),
+            _ => None,
+        };
+        Outcome { nanos, best_nanos, slices, sent_a_second, ..self.join(later) }
     }
 
     /// This and what another worker did at the same time.
@@ -117,6 +189,11 @@ impl Outcome {
         self.nanos = self.nanos.max(other.nanos);
         self.cpu_nanos += other.cpu_nanos;
         self.best_nanos = self.best_nanos.max(other.best_nanos);
+        self.seen.add(other.seen);
+        self.streams.add(&other.streams);
+        if let Some(theirs) = other.sent_a_second {
+            self.sent_a_second = Some(self.sent_a_second.unwrap_or(0.0) + theirs);
+        }
         for (reason, n) in other.losses {
             *self.losses.entry(reason).or_default() += n;
         }

@@ -1,7 +1,7 @@
 //! The searches of RFC 2544, for any device: the fastest rate without loss (section 26.1), and the longest burst that is
 //! forwarded whole (section 26.4).
 
-/// What is tested. On memory ports it is [`super::device::Memory`]; a tester with NICs is another.
+/// What is tested: the workers of a [`super::crew::Crew`], whatever their ports are.
 pub trait Device {
     /// Offers `frames` frames, `rate` a second, and counts what comes back.
     ///

@@ -3,7 +3,10 @@
 //! What each row measures stands in `packet_path`, `lookup` and `workers` of the library. Nothing fails because a figure
 //! misses its goal; packets that are lost do fail it.
 
-use super::report::{Better, Report, Row as Figure};
+use super::{
+    beside,
+    report::{Better, Report, Row as Figure},
+};
 use crate::{
     Extent, callgrind,
     goals::{self, Bound, Row},
@@ -25,6 +28,7 @@ const METHOD: &str =
 /// # Errors
 /// When the memory is not to be had.
 pub fn table(extent: Extent) -> Result<(String, Report), String> {
+    let beside = beside::measure(extent);
     // On a thread of its own, because what a pinned thread starts stays on its core.
     let one_core = thread::spawn(move || {
         pin(0);
@@ -44,7 +48,8 @@ pub fn table(extent: Extent) -> Result<(String, Report), String> {
     table
         .lines
         .insert(0, "| row | figure | goal | stretch | met or missed |\n|---|---|---|---|---|".to_owned());
-    Ok((format!("\n{}", table.lines.join("\n")), table.report))
+    table.report.rows.extend(beside.rows);
+    Ok((format!("\n{}\n\n{}", beside.text, table.lines.join("\n")), table.report))
 }
 
 /// The rows of one worker.

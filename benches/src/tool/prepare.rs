@@ -1,0 +1,186 @@
+//! From options to workers that can be measured: the plan, its words in a report, and the one place that picks ports.
+
+use super::{
+    cli::{self, Method},
+    load::Mix,
+    offer::Clock,
+    order::{Plan, Workers},
+    ports::{Arrangement, Wire, arrange},
+    progress::Progress,
+    report::Report,
+};
+use crate::rig;
+use pointsman_hugepages::Options;
+
+/// The plan that options ask for.
+///
+/// # Errors
+/// Which option cannot be had.
+pub fn plan(offered: &cli::Offered, mix: Mix) -> Result<Plan, String> {
+    let method = match offered.method {
+        Method::Dr => None,
+        Method::Nat => Some("nat"),
+        Method::Tun => Some("tun"),
+    };
+    if let Some(method) = method {
+        return Err(format!("--method {method} is not measured yet; leave it out, or --method dr"));
+    }
+    let on_wire = matches!(arrange(&offered.ports, false)?, Arrangement::OnWire(_));
+    if let Some(option) =
+        offered.wire.given().filter(|_| !on_wire && !offered.ports.iter().any(|port| port.is_loop()))
+    {
+        return Err(format!(
+            "{option} is for a director on a wire; name the NICs by --port, or leave it out"
+        ));
+    }
+    Ok(Plan {
+        flows: offered.flows,
+        sizes: offered.frame_size,
+        mix,
+        workers: offered.workers,
+        queues: offered.workers,
+        ring: offered.ring as usize,
+        clock: offered.clock,
+        memory: match offered.pages {
+            cli::Pages::Huge => Options::default(),
+            cli::Pages::Ordinary => rig::ordinary(),
+        },
+        ports: offered.ports.clone(),
+        wire: on_wire.then(|| wire(&offered.wire)),
+    })
+}
+
+/// The plan of a command that has no director in this process.
+///
+/// # Errors
+/// Which option cannot be had.
+pub fn plan_of_stations(
+    offered: &cli::Offered,
+    mix: Mix,
+    one_way: bool,
+    receives_only: bool,
+) -> Result<Plan, String> {
+    arrange(&offered.ports, true)?;
+    let wire = Wire { stations: true, one_way, receives_only, ..wire(&offered.wire) };
+    Ok(Plan { wire: Some(wire), ..plan(offered, mix)? })
+}
+
+fn wire(options: &cli::WireOptions) -> Wire {
+    let default = Wire::default();
+    Wire {
+        destination_mac: options.destination_mac.map(|mac| mac.0),
+        service: options.vip.unwrap_or(default.service),
+        real_servers: options.real_servers.clone(),
+        ..default
+    }
+}
+
+/// What is in the figures.
+pub fn method(plan: &Plan) -> String {
+    let ports: Vec<String> = plan.ports.iter().map(ToString::to_string).collect();
+    match (&plan.wire, arrange(&plan.ports, plan.wire.is_some())) {
+        (None, Ok(Arrangement::Inside(_))) => format!(
+            "Over the virtual device {}: each worker's thread runs generator, worker and sink in turn, and all three are in \
+             the figures. Sixteen real servers behind one TCP service, round robin, direct routing.",
+            ports[0]
+        ),
+        (Some(wire), Ok(Arrangement::OnWire(_))) if wire.receives_only => {
+            format!("Received by {} for {}.", ports.join(" and "), wire.service)
+        }
+        (Some(wire), Ok(Arrangement::OnWire(_))) => {
+            let ways = match (wire.one_way, &ports[..]) {
+                (true, [first, ..]) => format!("Sent by {first}, and received by another machine"),
+                (false, [first, last]) => format!("Sent by {first} and received by {last}"),
+                (_, all) => format!("Sent and received by {}", all.join(" and ")),
+            };
+            format!("{ways}. The director between them is no part of this program: virtual service {} (TCP).", wire.service)
+        }
+        _ => "On memory ports: each worker's thread runs generator, worker and sink in turn, and all three are in the \
+              figures. Sixteen real servers behind one TCP service, round robin, direct routing."
+            .to_owned(),
+    }
+}
+
+/// All that a figure depends on.
+pub fn label(plan: &Plan) -> String {
+    let kind = if plan.wire.is_some() { "sender" } else { "worker" };
+    let plural = if plan.workers == 1 { "" } else { "s" };
+    let ports: Vec<String> =
+        plan.ports.iter().map(ToString::to_string).filter(|port| port != "memory").collect();
+    let ports = if ports.is_empty() { String::new() } else { format!(", {}", ports.join(" to ")) };
+    format!("{}, {} flows, {}, {} {kind}{plural}{ports}", plan.mix, plan.flows, plan.sizes, plan.workers)
+}
+
+/// The workers of a plan, ready to be measured.
+pub fn prepare(plan: &Plan, report: &mut Report, progress: &Progress) -> Result<Box<dyn Workers>, String> {
+    progress.say(&format!("making {} connections", plan.flows));
+    let workers = open(plan)?;
+    report.huge_pages_used &= workers.has_huge_pages();
+    #[cfg(feature = "dpdk")]
+    if let Some(devices) = super::dpdk::describe().filter(|devices| !report.method.contains(devices)) {
+        report.method = format!("{} {devices}.", report.method);
+    }
+    Ok(workers)
+}
+
+#[cfg(feature = "dpdk")]
+fn open(plan: &Plan) -> Result<Box<dyn Workers>, String> {
+    super::dpdk::workers(plan)
+}
+
+#[cfg(not(feature = "dpdk"))]
+fn open(plan: &Plan) -> Result<Box<dyn Workers>, String> {
+    match plan.ports.iter().find(|port| **port != super::ports::PortSpec::Memory) {
+        None => Ok(Box::new(super::device::in_memory(plan)?)),
+        Some(port) => Err(format!(
+            "--port {port}: this pointsman-bench was built without DPDK; install libdpdk-dev and build it anew: cargo build \
+             --release -p pointsman-benches --features dpdk --bin pointsman-bench"
+        )),
+    }
+}
+
+/// How frames come and are lost.
+pub fn arrivals(plan: &Plan) -> String {
+    if plan.wire.is_some() {
+        return "Frames are lost that have not come back when none has for a fifth of a second.".to_owned();
+    }
+    format!(
+        "Frames arrive by {} in a receive ring of {} frames, and are lost when it is full.",
+        clock(plan),
+        plan.ring
+    )
+}
+
+/// What rates and latencies are counted by.
+pub fn clock(plan: &Plan) -> &'static str {
+    match plan.clock {
+        Clock::Wall => "the clock on the wall",
+        Clock::Cpu => "CPU time of the worker's thread",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::sizes::Sizes, *};
+
+    #[test]
+    fn a_label_names_all_that_a_figure_depends_on() {
+        let plan = Plan {
+            flows: 1_000_000,
+            sizes: Sizes::Imix,
+            mix: Mix::SynFlood,
+            workers: 2,
+            ring: 1_024,
+            clock: Clock::Wall,
+            memory: rig::ordinary(),
+            queues: 0,
+            ports: Vec::new(),
+            wire: None,
+        };
+        assert_eq!(label(&plan), "syn-flood, 1000000 flows, imix, 2 workers");
+        let one = Plan { workers: 1, sizes: Sizes::Fixed(64), mix: Mix::Hit, ..plan };
+        assert_eq!(label(&one), "hit, 1000000 flows, 64 B, 1 worker");
+        // 10 Gbit/s of frames of 64 bytes.
+        assert!((super::super::commands::gbits(&one, 14.880_952) - 10.0).abs() < 1e-4);
+    }
+}
