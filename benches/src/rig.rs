@@ -63,6 +63,7 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
             port: VPORT,
             method: Method::Direct,
             next_hop: u32::from(n),
+            tunnel: None,
             shared,
         });
     }

@@ -163,6 +163,16 @@ impl Network {
         Some((route.port, route.gateway.unwrap_or(address)))
     }
 
+    /// The address of ours that a packet has which leaves by a port towards `next`, a neighbour there: the one in its
+    /// subnet, else the port's first that is not link-local.
+    pub fn source(&self, port: u16, next: IpAddr) -> Option<IpAddr> {
+        let own = &self.ports.get(usize::from(port))?.addresses;
+        let near = own.iter().find(|(address, len)| contains(*address, *len, next));
+        let local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let usable = |(address, _): &&(IpAddr, u8)| address.is_ipv6() == next.is_ipv6() && !local(address);
+        near.filter(usable).or_else(|| own.iter().find(usable)).map(|(address, _)| *address)
+    }
+
     /// The ports whose subnets contain an address; all ports if none does.
     pub fn ports_towards(&self, address: IpAddr) -> Vec<u16> {
         let on = |port: &PortNetwork| port.addresses.iter().any(|(own, len)| contains(*own, *len, address));

@@ -14,6 +14,7 @@ use crate::{
         key::{Key, Key4, Key6},
         lookup::{Followed, Picked, follow},
     },
+    forward::tunnel,
     limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND, PUNT_BYTES},
     port::Frame,
     rate::TokenBucket,
@@ -124,7 +125,13 @@ fn other<F: Frame>(batch: &mut Batch<F>, i: usize, address: IpAddr, context: &mu
                 }),
             }
         }
-        _ if !ours => Verdict::Punt,
+        _ if !ours => {
+            if matches!(layout.kind, Kind::OtherIp | Kind::IcmpError) && !context.snapshot.paths.is_empty() {
+                let packet = batch.frames[i].data().get(usize::from(layout.l3)..).unwrap_or_default();
+                tunnel::learn(packet, &layout, context.snapshot, context.now.ticks());
+            }
+            Verdict::Punt
+        }
         Kind::Echo => context.answer(batch, i, |batch, mac| reply::echo(&mut batch.frames[i], &layout, mac)),
         Kind::Fragment => Verdict::Drop(DropReason::Fragment),
         Kind::IcmpError => Verdict::Drop(DropReason::IcmpUnmatched),
@@ -177,7 +184,7 @@ fn flow<K: Key, F: Frame>(
         .snapshot
         .destinations
         .get(slot as usize)
-        .is_none_or(|destination| destination.method != Method::Direct)
+        .is_none_or(|destination| !matches!(destination.method, Method::Direct | Method::Tunnel))
     {
         return batch.packets[i].drop(DropReason::MethodPending);
     }

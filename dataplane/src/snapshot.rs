@@ -11,7 +11,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
 };
 
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub destinations: Arc<[Destination]>,
     /// By the index that destinations hold.
     pub next_hops: Arc<[NextHop]>,
+    /// The paths of tunnels, by the address at their end.
+    pub paths: Arc<HashMap<IpAddr, Arc<PathMtu>>>,
     /// Of connections, by state.
     pub timeouts: Timeouts,
 }
@@ -112,6 +114,8 @@ pub struct Destination {
     pub method: Method,
     /// Index into [`Snapshot::next_hops`]; [`Destination::NO_ROUTE`] if no route leads there.
     pub next_hop: u32,
+    /// Of a destination behind a tunnel.
+    pub tunnel: Option<Arc<Tunnel>>,
     /// Connection counts and overload, carried across generations.
     pub shared: Arc<DestinationShared>,
 }
@@ -119,6 +123,71 @@ pub struct Destination {
 impl Destination {
     /// The next hop of a destination that no route leads to.
     pub const NO_ROUTE: u32 = u32::MAX;
+}
+
+/// How packets to a destination are wrapped. Carried across generations for as long as it stays the same.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// What the packet is put behind.
+    pub encapsulation: Encapsulation,
+    /// The outer source: the director's own address on the way there, of the family of the destination's.
+    pub source: IpAddr,
+    /// What is known of the path, which all tunnels to the same address share.
+    pub path: Arc<PathMtu>,
+    /// Of the next outer packet that may be fragmented.
+    pub identification: AtomicU16,
+}
+
+impl Tunnel {
+    /// One whose path is not known yet.
+    pub fn new(encapsulation: Encapsulation, source: IpAddr, path: Arc<PathMtu>) -> Self {
+        Self { encapsulation, source, path, identification: AtomicU16::new(0) }
+    }
+}
+
+/// The largest packet that a path is known to carry, learned from the errors of routers on it, by any worker. Forgotten
+/// after ten minutes, as the original's: the path may have changed.
+#[derive(Debug, Default)]
+pub struct PathMtu(AtomicU64);
+
+impl PathMtu {
+    /// How long it is remembered.
+    const KEPT: Ticks = Ticks::from_secs(600);
+
+    /// Remembers that the path carries packets of `mtu` bytes and no larger ones.
+    pub fn learn(&self, mtu: u16, now: Ticks) {
+        // One word carries all of it, so no ordering with other memory is needed; 1 more than the MTU, so that 0 is nothing.
+        self.0.store(u64::from(now.0) << 32 | (u64::from(mtu) + 1), Ordering::Relaxed);
+    }
+
+    /// What is known now; `u16::MAX` if nothing is.
+    #[inline]
+    pub fn get(&self, now: Ticks) -> u16 {
+        match self.0.load(Ordering::Relaxed) {
+            0 => u16::MAX,
+            word if now.since(Ticks((word >> 32) as u32)).0 < Self::KEPT.0 => (word as u32 - 1) as u16,
+            _ => u16::MAX,
+        }
+    }
+}
+
+/// What stands between the outer IP header and the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Nothing.
+    Ipip,
+    /// A UDP and a GUE header.
+    Gue {
+        /// The destination's UDP port.
+        port: u16,
+        /// Whether the UDP checksum is there.
+        checksum: bool,
+    },
+    /// A GRE header.
+    Gre {
+        /// Whether it has a checksum.
+        checksum: bool,
+    },
 }
 
 /// Where frames go on the link.

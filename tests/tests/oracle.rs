@@ -24,6 +24,11 @@ fn a_flow_seen_from_one_side_passes_the_tcp_states_of_the_kernel() {
 }
 
 #[test]
+fn ip_in_ip_is_wrapped_and_refused_as_the_kernel_does() {
+    replay("tun-ipip");
+}
+
+#[test]
 fn ipvsadm_accepts_and_refuses_in_the_words_of_the_original() {
     replay("cli-errors");
 }

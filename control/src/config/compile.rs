@@ -5,7 +5,9 @@
 
 use super::{
     model::{Configuration, Method, Protocol, Server, Service, ServiceKey, Timeouts},
+    next_hops::NextHops,
     slots::{DestinationKey, Moment, Slot, Slots},
+    tunnels::Tunnels,
 };
 use crate::{
     kernel::Network,
@@ -14,18 +16,14 @@ use crate::{
 use pointsman_dataplane::{
     limits::MAX_DESTINATIONS,
     scheduler::{Candidate, Flags, Rule, Scheduler},
-    snapshot::{self, Destination, NeighborCell, NextHop, Snapshot},
+    snapshot::{self, Destination, NextHop, Snapshot},
     stats::DestinationShared,
     time::{Nanos, Ticks},
 };
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    net::IpAddr,
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
-
-/// How long the number of a next hop rests before another one gets it: longer than a frame waits for its neighbour.
-const REST: Nanos = Nanos::from_secs(10);
 
 /// Compiles one generation after the other. What a change leaves alone is taken over from the generation before.
 #[derive(Debug)]
@@ -38,6 +36,7 @@ pub struct Compiler {
     destinations: Vec<Destination>,
     /// As they were published last.
     published: Arc<[Destination]>,
+    tunnels: Tunnels,
     /// The network of the last generation.
     network: Network,
     /// The slots that the last generation changed.
@@ -88,6 +87,7 @@ impl Compiler {
             services: HashMap::new(),
             destinations: Vec::new(),
             published: Arc::default(),
+            tunnels: Tunnels::default(),
             network: Network::default(),
             touched: Vec::new(),
         }
@@ -149,6 +149,7 @@ impl Compiler {
         hops.into_iter().for_each(|hop| self.next_hops.release(hop, at.now));
         if moved {
             self.published = self.destinations.iter().cloned().collect();
+            self.tunnels.keep(&self.destinations);
         }
         let mut services = Vec::with_capacity(configuration.services.len());
         let mut service_index = hashbrown::HashMap::with_capacity(configuration.services.len());
@@ -171,6 +172,7 @@ impl Compiler {
             service_index,
             destinations: self.published.clone(),
             next_hops: self.next_hops.end(),
+            paths: self.tunnels.paths(),
             timeouts: timeouts(&configuration.timeouts),
         }
     }
@@ -234,11 +236,17 @@ impl Compiler {
             let Some(destination) = self.destinations.get_mut(number as usize) else { continue };
             let shared = destination.shared.clone();
             shared.set_thresholds(server.upper_threshold, server.lower_threshold);
-            let found = (method(server.method), self.next_hops.towards(server.address, &self.network, now));
-            if (destination.method, destination.next_hop) != found {
-                (destination.method, destination.next_hop) = found;
-                moved = true;
-            }
+            let known = destination.tunnel.take();
+            let tunnel = self.tunnels.to(server, &self.network, known.as_ref());
+            let rewrapped = known.as_ref().map(Arc::as_ptr) != tunnel.as_ref().map(Arc::as_ptr);
+            let next_hop = match (server.method, &tunnel) {
+                // Without an address of ours on the way there is none.
+                (Method::Tunnel(_), None) => Destination::NO_ROUTE,
+                _ => self.next_hops.towards(server.address, &self.network, now),
+            };
+            let found = (method(server.method), next_hop, tunnel);
+            moved |= rewrapped || (destination.method, destination.next_hop) != (found.0, found.1);
+            (destination.method, destination.next_hop, destination.tunnel) = found;
             candidates.push(Candidate {
                 slot: number,
                 generation: destination.generation,
@@ -292,6 +300,7 @@ fn empty(slot: &Slot) -> Destination {
         port: slot.key.port,
         method: snapshot::Method::Direct,
         next_hop: Destination::NO_ROUTE,
+        tunnel: None,
         shared: slot.shared.clone(),
     }
 }
@@ -357,9 +366,9 @@ fn is_pending(service: &Service) -> bool {
 pub fn pending(service: &Service) -> Vec<String> {
     let mut pending = pending_of_service(service);
     for server in &service.servers {
-        if server.method != Method::Direct {
+        if matches!(server.method, Method::Nat | Method::Local) {
             pending.push(format!(
-                "The server {} of {} gets no packets: the method {} is accepted but not run yet; use direct routing.",
+                "The server {} of {} gets no packets: the method {} is accepted but not run yet; use direct routing or a tunnel.",
                 server.socket(),
                 service.key,
                 server.method.name()
@@ -393,97 +402,6 @@ fn pending_of_service(service: &Service) -> Vec<String> {
         ServiceKey::Address { .. } => {}
     }
     pending
-}
-
-/// Next hops by number. A number stays the same for as long as a destination uses it.
-#[derive(Debug, Default)]
-struct NextHops {
-    entries: Vec<Entry>,
-    by_address: HashMap<(u16, IpAddr), u32>,
-    /// Those that no destination uses.
-    unused: BTreeSet<u32>,
-    /// As they were published last.
-    published: Arc<[NextHop]>,
-    /// Whether anything has changed in this generation.
-    moved: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    hop: NextHop,
-    /// How many destinations use it.
-    users: u32,
-    /// When the last one let go of it.
-    last_used: Nanos,
-}
-
-impl NextHops {
-    fn begin(&mut self, moved: bool) {
-        self.moved = moved;
-    }
-
-    /// The number of the next hop to an address, which has one user more.
-    fn towards(&mut self, address: IpAddr, network: &Network, now: Nanos) -> u32 {
-        let Some((port, address)) = network.route(address) else {
-            return Destination::NO_ROUTE;
-        };
-        let known = self.by_address.get(&(port, address)).copied();
-        let number = known.unwrap_or_else(|| self.add(port, address, now));
-        let entry = &mut self.entries[number as usize];
-        entry.users += 1;
-        if entry.users == 1 {
-            self.unused.remove(&number);
-            self.moved = true;
-        }
-        // The port may have got another MAC address or MTU since.
-        if let Some(facts) = network.ports.get(usize::from(port)) {
-            (entry.hop.source, entry.hop.mtu) = (facts.mac, facts.mtu);
-        }
-        number
-    }
-
-    fn add(&mut self, port: u16, address: IpAddr, now: Nanos) -> u32 {
-        let hop = NextHop { address, port, mtu: 0, source: [0; 6], cell: Arc::new(NeighborCell::default()) };
-        let entry = Entry { hop, users: 0, last_used: now };
-        let rested = |entry: &Entry| now.0.saturating_sub(entry.last_used.0) >= REST.0;
-        let number = match self.unused.iter().find(|number| rested(&self.entries[**number as usize])) {
-            Some(&number) => {
-                let old = std::mem::replace(&mut self.entries[number as usize], entry);
-                self.by_address.remove(&(old.hop.port, old.hop.address));
-                number
-            }
-            None => {
-                self.entries.push(entry);
-                (self.entries.len() - 1) as u32
-            }
-        };
-        self.by_address.insert((port, address), number);
-        number
-    }
-
-    /// A user less.
-    fn release(&mut self, number: u32, now: Nanos) {
-        // None where no route led.
-        let Some(entry) = self.entries.get_mut(number as usize) else { return };
-        entry.users = entry.users.saturating_sub(1);
-        if entry.users == 0 {
-            entry.last_used = now;
-            self.unused.insert(number);
-            self.moved = true;
-        }
-    }
-
-    fn end(&mut self) -> Arc<[NextHop]> {
-        if self.moved {
-            self.published = self.entries.iter().map(|entry| entry.hop.clone()).collect();
-        }
-        self.published.clone()
-    }
-
-    /// Those that a destination uses.
-    fn used(&self) -> impl Iterator<Item = &NextHop> {
-        self.entries.iter().filter(|entry| entry.users > 0).map(|entry| &entry.hop)
-    }
 }
 
 impl Compiler {
@@ -590,7 +508,7 @@ mod tests {
             [
                 "The scheduler sh is accepted but not run yet: mark 7 gets no connections.",
                 "Firewall marks are accepted but not run yet: mark 7 gets no connections.",
-                "The server 10.0.0.12:0 of mark 7 gets no packets: the method nat is accepted but not run yet; use direct routing.",
+                "The server 10.0.0.12:0 of mark 7 gets no packets: the method nat is accepted but not run yet; use direct routing or a tunnel.",
             ]
         );
     }

@@ -6,8 +6,10 @@
 pub mod compile;
 pub mod diff;
 pub mod model;
+mod next_hops;
 pub mod slots;
 pub mod toml;
+mod tunnels;
 pub mod validate;
 mod wire;
 

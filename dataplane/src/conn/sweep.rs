@@ -82,6 +82,7 @@ mod tests {
             port: 80,
             method: Method::Direct,
             next_hop: 0,
+            tunnel: None,
             shared: Arc::new(DestinationShared::default()),
         };
         let snapshot = Snapshot { destinations: [destination].into(), ..Snapshot::default() };

@@ -8,6 +8,7 @@ use crate::{
     batch::{Batch, Packet},
     conn::lookup::Picked,
     director::Context,
+    forward::tunnel,
     port::Frame,
     reply,
     verdict::{DropReason, Verdict},
@@ -70,10 +71,20 @@ fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Re
         checksum::decrement_ttl(header);
     }
     // After the TTL, as the original does it: the answer quotes the packet with the lower one.
-    if ip_len > next_hop.mtu {
-        return Err(Unusual::TooBig);
+    match &destination.tunnel {
+        None if ip_len > next_hop.mtu => Err(Unusual::TooBig),
+        None => Ok(destination.next_hop),
+        Some(tunnel) => {
+            let mtu =
+                tunnel.mtu(next_hop.mtu, context.now.ticks()).ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
+            if ip_len > mtu {
+                return Err(Unusual::TooBig);
+            }
+            let way = (&**tunnel, destination.address);
+            tunnel::wrap(frame, &packet.layout, way, packet.hash).map_err(Unusual::Drop)?;
+            Ok(destination.next_hop)
+        }
     }
-    Ok(destination.next_hop)
 }
 
 #[cold]
@@ -90,7 +101,10 @@ fn too_big<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) 
         // The original would fragment it here. Clients have sent with DF for decades; it is counted.
         return batch.packets[i].drop(DropReason::TooBig);
     }
-    let hop = context.snapshot.destinations.get(slot).map(|destination| destination.next_hop as usize);
-    let mtu = hop.and_then(|hop| context.snapshot.next_hops.get(hop)).map_or(0, |hop| hop.mtu);
+    let mtu = context.snapshot.destinations.get(slot).and_then(|destination| {
+        let link = context.snapshot.next_hops.get(destination.next_hop as usize)?.mtu;
+        destination.tunnel.as_ref().map_or(Some(link), |tunnel| tunnel.mtu(link, context.now.ticks()))
+    });
+    let mtu = mtu.unwrap_or(0);
     context.icmp_error(batch, i, |batch, mac| reply::packet_too_big(&mut batch.frames[i], &layout, mac, mtu));
 }

@@ -149,7 +149,7 @@ fn the_state_of_the_director_is_a_reason_too() {
     let reasons: [(DropReason, Change); 6] = [
         (ServicePending, |plan| plan.services[0].pending = true),
         (MethodPending, |plan| plan.slots[0].method = Method::Nat),
-        (MethodPending, |plan| plan.slots[0].method = Method::Tunnel),
+        (MethodPending, |plan| plan.slots[0].method = Method::Local),
         (NoRoute, |plan| plan.slots[0].next_hop = Destination::NO_ROUTE),
         (NeighborUnresolved, |plan| plan.hops[0].cell.set(NeighborState::Failed)),
         (PortGone, |plan| plan.hops[0].port = 2),
@@ -182,6 +182,7 @@ fn every_reason_has_a_test_that_causes_it() {
         (ServicePending, "the_state_of_the_director_is_a_reason_too"),
         (MethodPending, "the_state_of_the_director_is_a_reason_too"),
         (NoRoute, "the_state_of_the_director_is_a_reason_too"),
+        (TunnelMtu, "a_path_too_narrow_for_any_packet_in_a_tunnel_is_counted"),
         (PortGone, "the_state_of_the_director_is_a_reason_too"),
         (TransmitRingFull, "frames_that_the_port_cannot_send_are_counted_as_such"),
         (BufferPoolEmpty, "a_frame_of_the_control_plane_without_a_buffer_is_counted"),
@@ -205,6 +206,7 @@ fn every_reason_has_a_test_that_causes_it() {
     .concat()
         + include_str!("exception.rs")
         + include_str!("neighbors.rs")
+        + include_str!("tunnels.rs")
         + include_str!("workers.rs");
     for reason in DropReason::ALL {
         let here = broken().iter().any(|(caused, _)| caused == reason);

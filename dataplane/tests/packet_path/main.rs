@@ -11,4 +11,5 @@ mod properties;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;
+mod tunnels;
 mod workers;

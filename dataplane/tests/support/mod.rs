@@ -16,8 +16,8 @@ use pointsman_dataplane::{
     publish::{self, Publisher},
     scheduler::{Candidate, Kind, Scheduler},
     snapshot::{
-        Destination, Method, NeighborCell, NeighborState, NextHop, PortFacts, Presence, Service, ServiceKey,
-        Snapshot, Timeouts,
+        Destination, Encapsulation, Method, NeighborCell, NeighborState, NextHop, PathMtu, PortFacts,
+        Presence, Service, ServiceKey, Snapshot, Timeouts, Tunnel,
     },
     stats::DestinationShared,
     time::Nanos,
@@ -56,6 +56,10 @@ pub(crate) struct Plan {
     schedulers: HashMap<ServiceKey, Scheduler>,
 }
 
+fn path(destination: &Destination) -> Option<(IpAddr, Arc<PathMtu>)> {
+    Some((destination.address, destination.tunnel.as_ref()?.path.clone()))
+}
+
 impl Plan {
     /// Nothing, with an MTU of 1500.
     pub(crate) fn new() -> Self {
@@ -84,9 +88,20 @@ impl Plan {
             port: at.port(),
             method: Method::Direct,
             next_hop,
+            tunnel: None,
             shared: Arc::new(DestinationShared::default()),
         });
         self.slots.len() as u32 - 1
+    }
+
+    /// Puts a slot behind a tunnel from the director's address on port d1.
+    pub(crate) fn tunnelled(mut self, slot: usize, encapsulation: Encapsulation) -> Self {
+        let destination = &mut self.slots[slot];
+        let source = if destination.address.is_ipv6() { "fd00:50::1" } else { "192.168.50.1" };
+        let source = source.parse().expect("an address");
+        destination.method = Method::Tunnel;
+        destination.tunnel = Some(Arc::new(Tunnel::new(encapsulation, source, Arc::default())));
+        self
     }
 
     /// The next hop with this address on port d1, and its MAC address if it is to be known.
@@ -112,6 +127,7 @@ impl Plan {
             destinations: self.slots.clone().into(),
             next_hops: self.hops.iter().map(|hop| NextHop { mtu: self.mtu, ..hop.clone() }).collect(),
             timeouts: self.timeouts.clone(),
+            paths: Arc::new(self.slots.iter().filter_map(path).collect()),
             ..Snapshot::default()
         };
         let mut services = Vec::new();

@@ -4,6 +4,9 @@
 use super::frames::{C0, D0, D1, R1, R2, R3, checksum, pseudo_header};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Where the tests' servers take GUE.
+pub(crate) const GUE_PORT: u16 = 6080;
+
 /// `r3 < d1>r3 ip ...`
 pub(crate) fn text(frame: &[u8]) -> String {
     let (destination, source) = (station(&frame[..6]), station(&frame[6..12]));
@@ -100,6 +103,15 @@ fn transport(b: &[u8], protocol: u8, (source, destination): (IpAddr, IpAddr), qu
     };
     match protocol {
         6 if b.len() >= 20 => format!(" | {}{}", tcp(b), sum(true)),
+        4 | 41 => format!(" [ {} ]", ip(b, quoted)),
+        47 => gre(b),
+        // What the tests send to this port is wrapped.
+        17 if be16(b, 2) == GUE_PORT => {
+            let none = be16(b, 6) == 0;
+            let sum = if none { " l4=none".to_owned() } else { sum(true) };
+            let header: String = b[8..12].iter().map(|byte| format!("{byte:02x}")).collect();
+            format!(" | gue {} len={} {header}{sum} [ {} ]", be16(b, 0), be16(b, 4), ip(&b[12..], quoted))
+        }
         17 => {
             let none = !quoted && be16(b, 6) == 0;
             let sum = if none { " l4=none".to_owned() } else { sum(true) };
@@ -119,6 +131,13 @@ fn transport(b: &[u8], protocol: u8, (source, destination): (IpAddr, IpAddr), qu
         }
         _ => format!(" | proto {protocol} [{}]", b.len()),
     }
+}
+
+fn gre(b: &[u8]) -> String {
+    let with_sum = b[0] & 0x80 != 0;
+    let sum = if with_sum { format!(" ck={}", ok(checksum(b))) } else { String::new() };
+    let inner = ip(&b[if with_sum { 8 } else { 4 }..], false);
+    format!(" | gre flags={:04x} type={:04x}{sum} [ {inner} ]", be16(b, 0), be16(b, 2))
 }
 
 fn tcp(b: &[u8]) -> String {
