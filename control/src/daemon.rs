@@ -3,7 +3,7 @@
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod follow;
-mod ports;
+mod opened;
 
 use crate::{
     apply::{Control, Prepared},
@@ -11,14 +11,15 @@ use crate::{
     config::{self, Configuration, model},
     grpc,
     kernel::{self, Monitor, Network},
+    ports::{Ports, remedy},
     refusal::Refusal,
     resolver::Resolver,
     socket::{self, Socket},
     workers::{self, Ended},
 };
+use opened::{Opened, Running};
 use pointsman_dataplane::{port::af_packet, publish};
 use pointsman_hugepages::{self as hugepages, Report};
-use ports::{Opened, Running};
 use std::{
     io::{self, Write},
     num::NonZeroU64,
@@ -252,9 +253,6 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     if let Some(port) = network.ports.iter().find(|port| !port.up) {
         return Err(kernel::Error::Down(port.device.clone()).into());
     }
-    for port in network.ports.iter().filter(|port| !port.carrier) {
-        tracing::warn!("port {}: {} has no link: check its cable, or the other side", port.name, port.device);
-    }
     let (prepared, snapshot) = Prepared::new(configuration, network.clone())?;
     let (publisher, readers) = publish::channel(1, snapshot, start.cores.len());
     let (ended_sender, mut ended) = mpsc::unbounded_channel();
@@ -263,6 +261,10 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
         let _ = ended_sender.send(ended);
     })?;
     say_what_runs(&start, &network, &running, &reports);
+    let ports = Arc::new(Ports::new(running.sources.clone(), &network, clock::now()));
+    for (port, source) in network.ports.iter().zip(ports.sources()) {
+        remedy(port, Some(source)).iter().for_each(|remedy| tracing::warn!("{remedy}"));
+    }
 
     let control = Control::new(prepared, publisher, running.crew.handles().to_vec());
     for warning in control.warnings().await {
@@ -273,10 +275,14 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     let resolving = control.clone();
     tokio::spawn(async move { driver.run(resolving).await });
     tokio::spawn(follow::estimate_rates(control.clone()));
-    tokio::spawn(follow::follow_kernel(control.clone(), monitor, devices));
+    tokio::spawn(follow::follow_kernel(control.clone(), monitor, devices, ports.clone()));
+    #[cfg(feature = "dpdk")]
+    if let Some(host) = &running.host {
+        tokio::spawn(follow::follow_links(ports.clone(), Arc::downgrade(host)));
+    }
     tokio::spawn(follow::reload(control.clone(), hangup, options.config.clone()));
     control.announce_all().await;
-    let context = grpc::Context { control, resolver, memory: reports.into() };
+    let context = grpc::Context { control, resolver, ports, memory: reports.into() };
     let end = Arc::new(Notify::new());
     let ending = end.clone();
     let mut server = tokio::spawn(grpc::serve(context, listener, async move { ending.notified().await }));

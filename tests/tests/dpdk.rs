@@ -80,3 +80,97 @@ fn the_host_is_reached_by_the_interface_of_the_port_and_it_goes_with_the_directo
     let gone = cluster.lab.run("director", "ip link show d0");
     assert_ne!(gone.code, 0, "{}", gone.text());
 }
+
+#[test]
+fn two_workers_share_a_device_of_two_queues() {
+    let device = "net_af_packet0,iface=eth0,qpairs=2";
+    let cluster = Cluster::new(device, "[workers]\ncores = [0, 1]\n");
+    cluster.director.add_web_service("rr");
+    let pages = cluster.lab.requests("client", &format!("http://{VIP}/"), 40);
+    let count = |page: &str| pages.iter().filter(|p| *p == page).count();
+    assert_eq!((pages.len(), count("web_1"), count("web_2")), (40, 20, 20), "{pages:?}");
+    let shown = cluster.director.pointsman("workers").stdout;
+    assert!(shown.contains("\n     0  d0        0 ") && shown.contains("\n     1  d0        1 "), "{shown}");
+}
+
+#[test]
+fn ports_shows_the_device_its_driver_its_queues_and_its_counters() {
+    let cluster = Cluster::new(DEVICE, "");
+    cluster.lab.ok("client", "ping -c 3 -i 0.2 -W 2 192.168.10.11");
+    let shown = cluster.director.pointsman("ports --xstats");
+    assert_eq!((shown.code, shown.stderr.as_str()), (0, ""), "{}", shown.stdout);
+    for part in [
+        "d0    dpdk    net_af_packet0,iface=eth0  net_af_packet  up ",
+        " 1500       1  one queue  192.168.10.11/24 ",
+        "\nrx_good_packets ",
+    ] {
+        assert!(shown.stdout.contains(part), "`{part}` is not in:\n{}", shown.stdout);
+    }
+    let json = cluster.director.pointsman("ports --json d0").stdout;
+    let received = json.lines().find_map(|line| line.trim().strip_prefix("\"rx_packets\": "));
+    let received: u64 = received.and_then(|number| number.trim_end_matches(',').parse().ok()).unwrap_or(0);
+    assert!(received >= 3, "{json}");
+    let absent = cluster.director.pointsman("ports d7");
+    assert_eq!(absent.code, 1);
+    assert!(absent.stderr.contains("d7") && absent.stderr.contains("its ports are d0"), "{}", absent.stderr);
+}
+
+#[test]
+fn a_device_whose_driver_sees_the_link_tells_it_and_traffic_resumes_when_it_is_back() {
+    let lab = segment();
+    let _servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
+    lab.write("/run/lab/dpdk.toml", &configuration("net_tap0,iface=cable0", ""));
+    let director = Director::start(&lab, "director", "--config /run/lab/dpdk.toml");
+    // What the device sends comes out of the interface cable0, and goes over a bridge to the segment. Its own address is
+    // the device's: the bridge would keep what is sent to it.
+    lab.ok(
+        "director",
+        "ip link add br1 type bridge mcast_snooping 0 && ip link set br1 up && ip link set eth0 master br1 && \
+         ip link set cable0 down && ip link set cable0 address 02:00:00:00:00:77 master br1 up && \
+         ethtool -K cable0 tx off gro off >/dev/null",
+    );
+    director.add_web_service("rr");
+    let page = format!("http://{VIP}/");
+    assert_eq!(lab.requests("client", &page, 2), ["web_2", "web_1"]);
+    lab.ok("director", "ip link set cable0 down");
+    let lost =
+        "port d0: the device vdev:net_tap0,iface=cable0 has no link: check its cable, or the other side";
+    says(&director, lost);
+    lab.ok("director", "ip link set cable0 up");
+    says(&director, "port d0: has a link again, after ");
+    assert_eq!(lab.requests("client", &page, 2), ["web_2", "web_1"]);
+}
+
+/// Waits until the log of the director has a text.
+fn says(director: &Director, text: &str) {
+    for _ in 0..200 {
+        if director.process.log().contains(text) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("the log does not say `{text}`:\n{}", director.process.log());
+}
+
+#[test]
+fn traffic_resumes_after_a_link_was_lost_and_the_log_and_ports_say_so() {
+    let cluster = Cluster::new(DEVICE, "");
+    cluster.director.add_web_service("rr");
+    let page = format!("http://{VIP}/");
+    assert_eq!(cluster.lab.requests("client", &page, 2), ["web_2", "web_1"]);
+    // The other end of the director's cable.
+    cluster.lab.ok("switch", "ip link set director down");
+    let lost =
+        "port d0: the device vdev:net_af_packet0,iface=eth0 has no link: check its cable, or the other side";
+    says(&cluster.director, lost);
+    let shown = cluster.director.pointsman("ports").stdout;
+    assert!(shown.contains("net_af_packet  down ") && shown.contains(lost), "{shown}");
+    let carrier = cluster.lab.run("director", "cat /sys/class/net/d0/carrier").stdout;
+    assert_eq!(carrier.trim(), "0", "the kernel knows it too");
+    cluster.lab.ok("switch", "ip link set director up");
+    says(&cluster.director, "port d0: has a link again, after ");
+    assert_eq!(cluster.lab.requests("client", &page, 2), ["web_2", "web_1"]);
+    cluster.lab.ok("client", "ping -c 1 -W 5 192.168.10.11");
+    let shown = cluster.director.pointsman("ports").stdout;
+    assert!(shown.contains("net_af_packet  up ") && !shown.contains("warning"), "{shown}");
+}

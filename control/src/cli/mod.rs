@@ -8,6 +8,7 @@ mod error;
 pub mod ipvsadm;
 mod key;
 mod output;
+mod ports;
 mod save;
 mod server;
 mod service;
@@ -71,6 +72,7 @@ enum Command {
     Connections(connections::Connections),
     Stats(stats::Stats),
     Workers(workers::Workers),
+    Ports(ports::Ports),
     Save(save::Save),
     Completion(completion::Completion),
     /// Is ipvsadm: its options, output and exit status
@@ -141,6 +143,7 @@ async fn execute(command: Command, socket: &Path, output: &mut Output<'_>) -> Re
         Command::Connections(connections) => connections.run(socket, output).await,
         Command::Stats(stats) => stats.run(socket, output).await,
         Command::Workers(workers) => workers.run(socket, output).await,
+        Command::Ports(ports) => ports.run(socket, output).await,
         Command::Save(save) => save.run(socket, output).await,
         Command::Completion(completion) => completion.run(output),
         // It has streams of its own, and was run before these were made.

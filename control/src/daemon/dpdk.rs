@@ -2,7 +2,7 @@
 
 use super::{
     Error as DaemonError,
-    ports::{Running, Seat, plans},
+    opened::{Running, Seat, plans},
 };
 use crate::{
     config::model::{
@@ -137,8 +137,9 @@ impl Opened {
         let first = crew.handles().first().cloned();
         let wake = move || first.iter().for_each(Handle::wake);
         let host = exception::start(self.taps, self.host, wake).map_err(Error::from)?;
-        let sources = self.devices.into_iter().map(Source::Dpdk).collect();
-        Ok((Running { _host: Some(host), crew, sources, _dpdk: Some(self.dpdk) }, reports))
+        let devices = self.devices.into_iter().zip(&start.ports);
+        let sources = devices.map(|(device, port)| Source::dpdk(device, &port.device)).collect();
+        Ok((Running { host: Some(host.into()), crew, sources, _dpdk: Some(self.dpdk) }, reports))
     }
 }
 

@@ -3,13 +3,18 @@
 use super::Error;
 use crate::{
     apply::{Control, Terms},
+    clock,
     config::{self, Configuration},
     counters::RATE_SECONDS,
     kernel::{self, Monitor, Network},
+    ports::{Ports, remedy},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::signal::unix::Signal;
 
+/// How often devices are asked for their links.
+#[cfg(feature = "dpdk")]
+const LINK_INTERVAL: Duration = Duration::from_millis(500);
 /// Changes of the kernel that are taken over together at most.
 const BURST: usize = 1_000;
 
@@ -63,6 +68,7 @@ pub(super) async fn follow_kernel(
     control: Arc<Control>,
     mut monitor: Monitor,
     devices: Vec<(String, String)>,
+    ports: Arc<Ports>,
 ) {
     while monitor.changed().await {
         // Changes come in bursts, which may not end.
@@ -82,12 +88,45 @@ pub(super) async fn follow_kernel(
             }
         };
         say_what_changed(&before, &network);
+        say_links(&ports, &network);
         let known = control.warnings().await;
         if let Err(error) = control.renew_network(network).await {
             tracing::warn!("a change in the kernel is not in force: {error}");
         }
         for warning in control.warnings().await.iter().filter(|warning| !known.contains(warning)) {
             tracing::warn!("{warning}");
+        }
+    }
+}
+
+/// Says which links were lost, and which are there again.
+fn say_links(ports: &Ports, network: &Network) {
+    for change in ports.observe(network, clock::now()) {
+        let Some(port) = network.ports.get(change.port) else { continue };
+        let lasted = Duration::from_millis(change.lasted.0 / 1_000_000);
+        match remedy(port, ports.sources().get(change.port)) {
+            Some(remedy) => tracing::warn!("{remedy} (the link had been there for {lasted:?})"),
+            None => tracing::info!("port {}: has a link again, after {lasted:?}", port.name),
+        }
+    }
+}
+
+/// Tells the kernel about links that only DPDK sees, for as long as the exception path is there.
+#[cfg(feature = "dpdk")]
+pub(super) async fn follow_links(ports: Arc<Ports>, host: std::sync::Weak<crate::exception::Exception>) {
+    // As the kernel makes an interface.
+    let mut known: Vec<bool> = ports.sources().iter().map(|_| true).collect();
+    let mut ticks = tokio::time::interval(LINK_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Some(host) = host.upgrade() else { return };
+        for ((number, source), known) in (0u16..).zip(ports.sources()).zip(&mut known) {
+            if let Some(up) = source.link()
+                && up != *known
+            {
+                *known = up;
+                host.set_carrier(number, up);
+            }
         }
     }
 }
@@ -100,16 +139,6 @@ fn say_what_changed(before: &Network, now: &Network) {
                 new.name,
                 new.device
             );
-        } else if old.up && !new.up {
-            let device = &new.device;
-            tracing::warn!(
-                "port {}: the interface {device} is down or gone; `ip link set {device} up`",
-                new.name
-            );
-        } else if (old.up, old.carrier) != (new.up, new.carrier) {
-            let link =
-                if new.carrier { "has a link" } else { "has no link: check its cable, or the other side" };
-            tracing::info!("port {}: {link}", new.name);
         }
         if (old.mac, old.mtu, &old.addresses) != (new.mac, new.mtu, &new.addresses) {
             tracing::info!("port {}: its addresses or MTU have changed", new.name);

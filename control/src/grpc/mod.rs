@@ -3,10 +3,12 @@
 mod config;
 mod connections;
 mod lvs;
+mod ports;
 mod stats;
 
 use crate::{
     apply::{Control, Error},
+    ports::Ports,
     refusal::{Code, Refusal},
     resolver::Resolver,
 };
@@ -31,6 +33,8 @@ pub struct Context {
     pub control: Arc<Control>,
     /// The neighbours.
     pub resolver: Arc<Resolver>,
+    /// The ports.
+    pub ports: Arc<Ports>,
     /// The memory that workers got.
     pub memory: Arc<[Report]>,
 }

@@ -1,6 +1,6 @@
 //! `pointsman.v1.Stats`
 
-use super::{Answers, Context, refused, stream};
+use super::{Answers, Context, ports, refused, stream};
 use crate::{clock, kernel::PortNetwork, refusal::Refusal};
 use pointsman_dataplane::{
     limits::HANDOFF_RING,
@@ -9,8 +9,8 @@ use pointsman_dataplane::{
 };
 use pointsman_hugepages::Report;
 use pointsman_proto::v1::{
-    DropCount, GetStatsRequest, GetStatsResponse, MemoryReport, Neighbor, PortStats, WatchStatsRequest,
-    WorkerQueue, WorkerStats, stats_server::Stats,
+    DropCount, GetStatsRequest, GetStatsResponse, MemoryReport, Neighbor, PortStats, PortsRequest,
+    PortsResponse, WatchStatsRequest, WorkerQueue, WorkerStats, stats_server::Stats,
 };
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -21,6 +21,10 @@ pub(super) struct Service(pub(super) Context);
 impl Stats for Service {
     async fn get(&self, _: Request<GetStatsRequest>) -> Result<Response<GetStatsResponse>, Status> {
         Ok(Response::new(collect(&self.0).await))
+    }
+
+    async fn ports(&self, request: Request<PortsRequest>) -> Result<Response<PortsResponse>, Status> {
+        Ok(Response::new(ports::collect(&self.0, request.into_inner().driver_counters).await))
     }
 
     type WatchStream = Answers<GetStatsResponse>;
@@ -137,7 +141,7 @@ fn queue(port: &str, handle: &crate::workers::Handle, counted: &PortCounters) ->
     }
 }
 
-fn port_stats(context: &Context, number: usize, port: &PortNetwork) -> PortStats {
+pub(super) fn port_stats(context: &Context, number: usize, port: &PortNetwork) -> PortStats {
     let sum = |counter: fn(&PortCounters) -> &Counter| -> u64 {
         let workers = context.control.workers().iter();
         workers

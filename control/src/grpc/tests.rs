@@ -2,15 +2,16 @@
 
 use super::*;
 use crate::{
+    ports::Source,
     socket::Socket,
     testing::{Director, WEB},
 };
 use hyper_util::rt::TokioIo;
 use pointsman_dataplane::wire::checksum;
 use pointsman_proto::v1::{
-    ApplyRequest, GetConfigRequest, GetStatsRequest, ListConnectionsRequest, ListRequest, WatchConfigRequest,
-    WatchStatsRequest, ZeroRequest, config_client::ConfigClient, connections_client::ConnectionsClient,
-    lvs_client::LvsClient, stats_client::StatsClient,
+    ApplyRequest, GetConfigRequest, GetStatsRequest, ListConnectionsRequest, ListRequest, PortsRequest,
+    WatchConfigRequest, WatchStatsRequest, ZeroRequest, config_client::ConfigClient,
+    connections_client::ConnectionsClient, lvs_client::LvsClient, stats_client::StatsClient,
 };
 use std::{
     net::Ipv4Addr,
@@ -48,7 +49,10 @@ async fn serve_it(name: &str, text: &str, workers: usize) -> Served {
     let resolver = Arc::new(Resolver::default());
     let (driver, control) = (resolver.clone(), director.control.clone());
     tokio::spawn(async move { driver.run(control).await });
-    let context = Context { control: director.control.clone(), resolver, memory: Arc::new([]) };
+    let source = Source::Kernel { interface: "lo".into(), workers: workers as u32 };
+    let network = director.control.network().await;
+    let ports = Arc::new(Ports::new([source].into(), &network, crate::clock::now()));
+    let context = Context { control: director.control.clone(), resolver, ports, memory: Arc::new([]) };
     let listener = UnixListener::from_std(listener).unwrap();
     tokio::spawn(
         async move { serve(context, listener, std::future::pending()).await.map_err(|e| e.to_string()) },
@@ -318,4 +322,19 @@ async fn a_batch_of_too_many_verbs_is_refused_as_a_whole() {
     let refused = LvsClient::new(served.channel.clone()).batch(request).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     assert_eq!(served.director.control.watch().borrow().generation, 1);
+}
+
+#[tokio::test]
+async fn ports_tell_what_their_devices_are_and_count() {
+    let served = serve_it("ports", WEB, 2).await;
+    let mut client = StatsClient::new(served.channel.clone());
+    let plain = client.ports(PortsRequest { driver_counters: false }).await.unwrap().into_inner();
+    let [status] = &plain.ports[..] else { panic!("{plain:?}") };
+    let port = status.port.clone().unwrap();
+    assert_eq!((port.name.as_str(), port.up, port.mtu), ("eth0", true, 1_500));
+    assert_eq!((status.queues, status.spread.as_str(), status.link_losses), (2, "owner", 0));
+    assert!(status.driver_counters.is_empty() && status.warnings.is_empty(), "{status:?}");
+    let all = client.ports(PortsRequest { driver_counters: true }).await.unwrap().into_inner();
+    let counters = &all.ports[0].driver_counters;
+    assert!(counters.iter().any(|counter| counter.name == "rx_bytes"), "{counters:?}");
 }

@@ -60,7 +60,7 @@ struct Queue {
 }
 
 #[derive(Serialize)]
-struct Port {
+pub(in crate::cli) struct Port {
     name: String,
     driver: String,
     mac: String,
@@ -192,7 +192,7 @@ fn queue(from: &pointsman_proto::v1::WorkerQueue) -> Queue {
     }
 }
 
-fn port(from: &pointsman_proto::v1::PortStats) -> Port {
+pub(in crate::cli) fn port(from: &pointsman_proto::v1::PortStats) -> Port {
     Port {
         name: from.name.clone(),
         driver: from.driver.clone(),

@@ -299,3 +299,112 @@ fn no_bytes_make_the_reader_panic() {
         }
     }
 }
+
+const DPDK: &str = r#"
+    [[port]]
+    name = "d0"
+    driver = "dpdk"
+    device = "00:1F.6"
+    addresses = ["10.0.0.10/24", "fd00::10/64"]
+    gateways = ["10.0.0.1", "fe80::1"]
+    mtu = 9000
+    rx_ring = 2048
+    tx_ring = 512
+    promiscuous = true
+    idle = "adaptive"
+    [[port]]
+    name = "d1"
+    driver = "dpdk"
+    device = "vdev:net_af_xdp0,iface=eth1"
+    [dpdk]
+    memory = "huge"
+    arguments = ["--log-level=8"]
+    buffers = 65535
+"#;
+
+#[test]
+fn every_key_of_dpdk_reaches_the_model_and_comes_back() {
+    use crate::config::model::dpdk::{self, DpdkPort, Subnet};
+    let configuration = parsed(DPDK);
+    let start = &configuration.start;
+    let subnet = |address: &str, prefix| Subnet { address: address.parse().unwrap(), prefix };
+    let first = DpdkPort {
+        addresses: vec![subnet("10.0.0.10", 24), subnet("fd00::10", 64)],
+        gateways: vec!["10.0.0.1".parse().unwrap(), "fe80::1".parse().unwrap()],
+        mtu: 9_000,
+        rx_ring: 2_048,
+        tx_ring: 512,
+        promiscuous: true,
+    };
+    let (d0, d1) = (&start.ports[0], &start.ports[1]);
+    assert_eq!(
+        (d0.device.as_str(), d0.idle, &d0.driver),
+        ("0000:00:1f.6", Idle::Adaptive, &Driver::Dpdk(first))
+    );
+    assert_eq!((d0.interface(), d1.interface()), ("d0", "d1"));
+    let default = Driver::Dpdk(DpdkPort::default());
+    assert_eq!((d1.device.as_str(), d1.idle, &d1.driver), ("net_af_xdp0,iface=eth1", Idle::Poll, &default));
+    let dpdk = start.dpdk.clone().unwrap();
+    assert_eq!(dpdk.arguments, ["--log-level=8"]);
+    assert_eq!((dpdk.memory, dpdk.buffers.map(|n| n.get())), (dpdk::Memory::Huge, Some(65_535)));
+    let sent = pointsman_proto::v1::Configuration::from(&configuration);
+    assert_eq!(crate::config::validate::configuration(&sent), Ok(configuration));
+}
+
+#[test]
+fn what_is_wrong_with_ports_of_dpdk_is_told_by_line_and_field() {
+    let port = "[[port]]\nname = \"d0\"\ndriver = \"dpdk\"\ndevice = \"net_null0\"\n";
+    for (text, expected) in [
+        (
+            "[[port]]\nname = \"d0\"\ndriver = \"dpdk\"\n".to_owned(),
+            "1: port[0].device: expected a PCI address or a virtual device of DPDK, found nothing; add `device = ...`",
+        ),
+        (
+            "[[port]]\nname = \"d0\"\ndriver = \"dpdk\"\ndevice = \"eth0\"\n".to_owned(),
+            "4: port[0].device: expected a device of DPDK, found \"eth0\"; write a PCI address as `lspci -D` does (0000:00:05.0), or a virtual device with its arguments (net_af_xdp0,iface=eth1)",
+        ),
+        (
+            "[[port]]\ndriver = \"dpdk\"\ndevice = \"net_null0\"\n".to_owned(),
+            "1: port[0].name: expected a name that an interface can have (up to 15 characters without blanks, / and :), found \"\"; name the port, for example \"d0\": the kernel reaches it by an interface of that name",
+        ),
+        (
+            format!("{port}[[port]]\ndevice = \"eth0\"\n"),
+            "5: port[1].driver: the port \"d0\" has the driver dpdk, the port \"eth0\" has af_packet: a worker has ports of one kind only; give all ports the same driver; with \"dpdk\" an interface of the kernel is device = \"net_af_packet0,iface=NAME\"",
+        ),
+        (
+            format!("{port}[[port]]\nname = \"d1\"\ndriver = \"dpdk\"\ndevice = \"net_null0,size=64\"\n"),
+            "8: port[1].device: two ports use the device \"net_null0\"; give each port its own device",
+        ),
+        (
+            format!("{port}addresses = [\"10.0.0.10\"]\n"),
+            "5: port[0].addresses[0]: expected the address of one host with the length of its subnet, found \"10.0.0.10\"; write it as 10.0.0.10/24 or fd00::10/64",
+        ),
+        (
+            format!("{port}addresses = [\"10.0.0.10/24\"]\ngateways = [\"10.0.1.1\"]\n"),
+            "6: port[0].gateways[0]: 10.0.1.1 is in no subnet of the port's addresses; give the port an address in its subnet, or choose a gateway that is in one",
+        ),
+        (
+            format!("{port}mtu = 100\n"),
+            "5: port[0].mtu: expected 1280 to 9216 bytes, found 100; the default is 1500",
+        ),
+        (
+            format!("{port}rx_ring = 20000\n"),
+            "5: port[0].rx_ring: expected 64 to 16384 frames, found 20000; the default is 1024",
+        ),
+        (
+            format!("{port}receive_ring = \"blocks\"\n"),
+            "5: port[0].receive_ring: this is for ports with driver = \"af_packet\"; leave it out; `rx_ring` and `tx_ring` say how many frames the rings of a DPDK port hold",
+        ),
+        (
+            "[[port]]\ndevice = \"eth0\"\nmtu = 9000\n".to_owned(),
+            "3: port[0].mtu: this is for ports with driver = \"dpdk\"; leave it out: with af_packet it is what the kernel's interface eth0 has",
+        ),
+        (
+            "[[port]]\nname = \"d0\"\ndriver = \"dpdk\"\ndevice = \"0000:00:05.0\"\n[dpdk]\nmemory = \"ordinary\"\n"
+                .to_owned(),
+            "6: dpdk.memory: the device 0000:00:05.0 of the port \"d0\" reaches huge pages only; leave it out; ordinary pages are for virtual devices",
+        ),
+    ] {
+        assert_eq!(messages(&text), [format!("pointsman.toml:{expected}")], "{text}");
+    }
+}

@@ -49,7 +49,7 @@ pub(super) enum Opened {
 /// The workers of a director and what serves them; it ends in this order.
 pub(super) struct Running {
     #[cfg(feature = "dpdk")]
-    pub(super) _host: Option<dpdk::Host>,
+    pub(super) host: Option<Arc<dpdk::Host>>,
     pub(super) crew: Crew,
     /// What to ask of the ports.
     pub(super) sources: Arc<[Source]>,
@@ -78,11 +78,12 @@ impl Opened {
         match self {
             Self::Kernel => {
                 let (crew, reports) = Crew::start(plans(start, seats(start)?, readers), ended)?;
-                let source = |port: &model::Port| Source::Kernel(port.device.clone());
+                let workers = start.cores.len() as u32;
+                let source = |port: &model::Port| Source::Kernel { interface: port.device.clone(), workers };
                 let sources = start.ports.iter().map(source).collect();
                 let running = Running {
                     #[cfg(feature = "dpdk")]
-                    _host: None,
+                    host: None,
                     crew,
                     sources,
                     #[cfg(feature = "dpdk")]
