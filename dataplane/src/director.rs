@@ -7,20 +7,21 @@
 //! TCP and answers UDP with port unreachable. A service without a usable server answers port unreachable, TCP too.
 
 use crate::{
-    batch::{Batch, Kind, Layout},
+    batch::{Batch, Kind, Layout, Lookup, Packet},
     command::{PuntedFrame, WorkerShared},
     conn::{
         Connections, TableFull,
-        key::{Key, Key4, Key6},
+        key::{Key4, Key6},
         lookup::{Followed, Picked, follow},
     },
     forward::tunnel,
+    index::Asked,
     limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND, PUNT_BYTES},
     port::Frame,
     rate::TokenBucket,
     reply,
     scheduler::Opening,
-    snapshot::{Method, Service, ServiceKey, Snapshot},
+    snapshot::{Method, Service, Snapshot},
     time::Nanos,
     verdict::{Answer, DropReason, Verdict},
     wire::{arp, icmpv6, protocol, tcp},
@@ -84,30 +85,45 @@ pub fn admit<F: Frame>(
     v6: &mut Connections<Key6>,
     context: &mut Context<'_>,
 ) {
+    let mut made = Made::default();
     for &i in misses {
         let i = usize::from(i);
-        let layout = batch.packets[i].layout;
-        let Some(address) = destination_address(batch.frames[i].data(), &layout) else {
-            batch.packets[i].verdict = Verdict::Drop(DropReason::FrameTruncated);
-            continue;
-        };
-        match (layout.kind, layout.v6) {
-            (Kind::Flow | Kind::IcmpError, true) => {
-                let key = batch.key6[i];
-                flow(batch, i, (&key, address), v6, context);
-            }
-            (Kind::Flow | Kind::IcmpError, false) => {
+        match batch.packets[i].lookup {
+            Lookup::V4 => {
                 let key = batch.packets[i].key4;
-                flow(batch, i, (&key, address), v4, context);
+                flow(batch, i, &key, (v4, &mut made), context);
             }
-            _ => batch.packets[i].verdict = other(batch, i, address, context),
+            Lookup::V6 => {
+                let key = batch.key6[i];
+                flow(batch, i, &key, (v6, &mut made), context);
+            }
+            Lookup::None => batch.packets[i].verdict = other(batch, i, context),
         }
     }
 }
 
+/// The connections that were made for packets of this batch, by some bits of their hashes.
+#[derive(Default)]
+struct Made([u64; 8]);
+
+impl Made {
+    fn add(&mut self, hash: u64) {
+        self.0[(hash >> 38) as usize % 8] |= 1 << (hash >> 32 & 63);
+    }
+
+    /// Whether a connection with that hash may be among them. Of those that are not, one in eight at most seem to be.
+    fn may_have(&self, hash: u64) -> bool {
+        self.0[(hash >> 38) as usize % 8] >> (hash >> 32 & 63) & 1 != 0
+    }
+}
+
 /// A packet that is not of a flow, or an ICMP error about no connection that we know.
-fn other<F: Frame>(batch: &mut Batch<F>, i: usize, address: IpAddr, context: &mut Context<'_>) -> Verdict {
+#[cold]
+fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) -> Verdict {
     let layout = batch.packets[i].layout;
+    let Some(address) = destination_address(batch.frames[i].data(), &layout) else {
+        return Verdict::Drop(DropReason::FrameTruncated);
+    };
     let ours = context.snapshot.virtual_addresses.contains(&address);
     match layout.kind {
         Kind::Arp | Kind::NeighborSolicitation | Kind::NeighborDiscovery => {
@@ -140,16 +156,19 @@ fn other<F: Frame>(batch: &mut Batch<F>, i: usize, address: IpAddr, context: &mu
 }
 
 /// A packet of a flow, or an ICMP error about one, that no connection was found for.
-fn flow<K: Key, F: Frame>(
+#[inline]
+fn flow<K: Asked, F: Frame>(
     batch: &mut Batch<F>,
     i: usize,
-    (key, address): (&K, IpAddr),
-    connections: &mut Connections<K>,
+    key: &K,
+    (connections, made): (&mut Connections<K>, &mut Made),
     context: &mut Context<'_>,
 ) {
-    let layout = batch.packets[i].layout;
+    let Packet { layout, hash, port, .. } = batch.packets[i];
     // A packet before it in this batch may have made the connection.
-    if let Some(entry) = connections.table.find(key, batch.packets[i].hash) {
+    if made.may_have(hash)
+        && let Some(entry) = connections.table.find(key, hash)
+    {
         match follow(connections, entry, &layout, context.now.ticks(), context.snapshot) {
             Some(Followed::Destination(slot)) => return batch.packets[i].destination = slot,
             Some(Followed::Removed) => return batch.packets[i].drop(DropReason::DestinationRemoved),
@@ -157,17 +176,18 @@ fn flow<K: Key, F: Frame>(
         }
     }
     if layout.kind == Kind::IcmpError {
-        batch.packets[i].verdict = other(batch, i, address, context);
+        batch.packets[i].verdict = other(batch, i, context);
         return;
     }
-    if !context.snapshot.virtual_addresses.contains(&address) {
+    if !key.is_ours(&context.snapshot.virtual_addresses) {
         batch.packets[i].verdict = Verdict::Punt;
         return;
     }
-    if let Some(reason) =
-        refuse_source(key.client().ip(), batch.frames[i].data(), batch.packets[i].port, context.snapshot)
-    {
-        return batch.packets[i].drop(reason);
+    if key.has_no_client(&context.snapshot.virtual_addresses) {
+        return batch.packets[i].drop(DropReason::SourceInvalid);
+    }
+    if is_own(batch.frames[i].data(), port, context.snapshot) {
+        return batch.packets[i].drop(DropReason::LoopDetected);
     }
     let service = find_service(key, context.snapshot).filter(|_| opens(key, layout.tcp_flags));
     let Some(service) = service else {
@@ -176,7 +196,7 @@ fn flow<K: Key, F: Frame>(
     if service.pending {
         return batch.packets[i].drop(DropReason::ServicePending);
     }
-    let opening = Opening { key, hash: batch.packets[i].hash, now: context.now.ticks() };
+    let opening = Opening { key, hash, now: context.now.ticks() };
     let Some(slot) = service.scheduler.pick(&opening) else {
         return port_unreachable(batch, i, context);
     };
@@ -190,38 +210,35 @@ fn flow<K: Key, F: Frame>(
     }
     let first_packet = (layout.tcp_flags, layout.ip_len());
     let surroundings = (context.snapshot, &context.shared.stats);
-    match connections.create(
-        (key, batch.packets[i].hash),
-        slot,
-        first_packet,
-        context.now.ticks(),
-        surroundings,
-    ) {
-        Ok(_) => batch.packets[i].destination = slot,
+    match connections.create((key, hash), slot, first_packet, context.now.ticks(), surroundings) {
+        Ok(_) => {
+            made.add(hash);
+            batch.packets[i].destination = slot;
+        }
         Err(TableFull) => batch.packets[i].drop(DropReason::TableFull),
     }
 }
 
 /// Whether the packet may open a connection: nothing from the FTP data port, and TCP by a SYN without RST.
-fn opens<K: Key>(key: &K, tcp_flags: u8) -> bool {
-    key.client().port() != FTP_DATA
+#[inline]
+fn opens<K: Asked>(key: &K, tcp_flags: u8) -> bool {
+    key.ports().0 != FTP_DATA
         && (key.protocol() != protocol::TCP || tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN)
 }
 
 const FTP: u16 = 21;
 const FTP_DATA: u16 = 20;
 
-fn find_service<'a, K: Key>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Service> {
-    let target = key.virtual_service();
+#[inline]
+fn find_service<'a, K: Asked>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Service> {
+    let (_, port) = key.ports();
     let find = |port| {
-        let wanted = ServiceKey { protocol: key.protocol(), address: target.ip(), port };
-        snapshot.service_index.get(&wanted).and_then(|index| snapshot.services.get(*index as usize))
+        key.service(&snapshot.service_index, port).and_then(|number| snapshot.services.get(number as usize))
     };
-    let may_be_ftp_data =
-        key.protocol() == protocol::TCP && (target.port() == FTP_DATA || target.port() >= 1024);
+    let may_be_ftp_data = key.protocol() == protocol::TCP && (port == FTP_DATA || port >= 1024);
     // Only a persistent FTP service takes its clients' data connections: another would open every port of its servers.
     let ftp = || find(FTP).filter(|service| service.persistent);
-    find(target.port()).or_else(|| may_be_ftp_data.then(ftp).flatten()).or_else(|| find(0))
+    find(port).or_else(|| may_be_ftp_data.then(ftp).flatten()).or_else(|| find(0))
 }
 
 /// What the local stack would say to a packet that nobody takes.
@@ -245,22 +262,10 @@ fn port_unreachable<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Cont
     context.icmp_error(batch, i, |batch, mac| reply::port_unreachable(&mut batch.frames[i], &layout, mac));
 }
 
-/// Why no connection is made for a client: its address is none, or the frame is our own come back.
-fn refuse_source(client: IpAddr, frame: &[u8], port: u8, snapshot: &Snapshot) -> Option<DropReason> {
-    let invalid = match client {
-        IpAddr::V4(address) => {
-            address.is_multicast()
-                || address.is_broadcast()
-                || address.is_loopback()
-                || address.octets()[0] == 0
-        }
-        IpAddr::V6(address) => address.is_multicast() || address.is_loopback() || address.is_unspecified(),
-    };
-    if invalid || snapshot.virtual_addresses.contains(&client) {
-        return Some(DropReason::SourceInvalid);
-    }
-    let own = snapshot.ports.get(usize::from(port)).map(|port| port.mac);
-    (frame.get(6..12) == own.as_ref().map(<[u8; 6]>::as_slice)).then_some(DropReason::LoopDetected)
+/// Whether the port sent the frame itself: it has come back.
+#[inline]
+fn is_own(frame: &[u8], port: u8, snapshot: &Snapshot) -> bool {
+    snapshot.ports.get(usize::from(port)).is_some_and(|port| frame.get(6..12) == Some(port.mac.as_slice()))
 }
 
 /// The address that a packet, an ARP message or a solicitation is for.

@@ -11,6 +11,7 @@ pub mod egress;
 pub mod exception;
 pub mod forward;
 pub mod handoff;
+pub mod index;
 pub mod limits;
 pub mod parse;
 pub mod port;

@@ -4,9 +4,9 @@
 //! a destination, the place of a scheduler, the address of a neighbour) hangs on it by `Arc` and is carried from one
 //! snapshot into the next. Connections name destinations by slot and generation, never by pointer.
 
-use crate::{scheduler::Scheduler, stats::DestinationShared, time::Ticks};
+use crate::{index, scheduler::Scheduler, stats::DestinationShared, time::Ticks};
 use crossbeam::utils::CachePadded;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use std::{
     net::IpAddr,
     sync::{
@@ -23,11 +23,11 @@ pub struct Snapshot {
     /// By port number.
     pub ports: Box<[PortFacts]>,
     /// Addresses that the director answers for: those of services and those brought up alone.
-    pub virtual_addresses: HashSet<IpAddr>,
+    pub virtual_addresses: index::Addresses,
     /// In no order that matters.
     pub services: Box<[Service]>,
     /// From protocol, address and port to an index into `services`.
-    pub service_index: HashMap<ServiceKey, u32>,
+    pub service_index: index::Services,
     /// By slot. Slots are kept across generations for as long as a connection may name them.
     pub destinations: Arc<[Destination]>,
     /// By the index that destinations hold.

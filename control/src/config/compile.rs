@@ -14,6 +14,7 @@ use crate::{
     refusal::{Code, Refusal},
 };
 use pointsman_dataplane::{
+    index,
     limits::MAX_DESTINATIONS,
     scheduler::{Candidate, Flags, Rule, Scheduler},
     snapshot::{self, Destination, NextHop, Snapshot},
@@ -152,7 +153,7 @@ impl Compiler {
             self.tunnels.keep(&self.destinations);
         }
         let mut services = Vec::with_capacity(configuration.services.len());
-        let mut service_index = hashbrown::HashMap::with_capacity(configuration.services.len());
+        let mut service_index = index::Services::default();
         for service in &configuration.services {
             let Some(compiled) = self.services.get(&service.key) else { continue };
             let key = packets(&service.key);
@@ -452,7 +453,7 @@ mod tests {
         let snapshot = compiler.compile(&configuration, &network, at(1));
         assert_eq!(snapshot.generation, 1);
         let key = snapshot::ServiceKey { protocol: 6, address: [10, 0, 0, 100].into(), port: 80 };
-        assert_eq!(snapshot.service_index.get(&key), Some(&0));
+        assert_eq!(snapshot.service_index.get(&key), Some(0));
         assert!(snapshot.virtual_addresses.contains(&key.address));
         let hops: Vec<String> = snapshot.next_hops.iter().map(|hop| hop.address.to_string()).collect();
         assert_eq!(hops, ["10.0.0.12", "10.0.0.254"]);
