@@ -82,6 +82,7 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
         destinations: destinations.into(),
         next_hops: next_hops.into(),
         timeouts,
+        ..Snapshot::default()
     }
 }
 
