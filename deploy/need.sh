@@ -20,7 +20,10 @@ package_of() {
         sysctl) echo procps ;;
         scapy) echo python3-scapy ;;
         libdpdk) echo libdpdk-dev pkg-config ;;
-        dpdk-testpmd) echo dpdk ;;
+        dpdk-testpmd) echo dpdk-dev ;;
+        qemu-system-x86_64) echo qemu-system-x86 ;;
+        busybox) echo busybox-static ;;
+        strip) echo binutils ;;
         *) echo "$1" ;;
     esac
 }
