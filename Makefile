@@ -3,12 +3,13 @@
 SHELL := /bin/bash
 NEED  := deploy/need.sh
 
-.PHONY: help demo test test-dpdk bench
+.PHONY: help demo test test-dpdk test-vm bench
 
 help:
 	@echo 'make demo    build the director and balance real HTTP by direct routing between two servers'
 	@echo 'make test    everything that CI runs: style, lints, unit, property and end-to-end tests, documentation'
 	@echo 'make test-dpdk   the DPDK ports: lints, and tests over virtual devices; installs libdpdk-dev'
+	@echo 'make test-vm   the director on NICs bound to vfio-pci, in a virtual machine; installs qemu, downloads a kernel'
 	@echo 'make bench   the performance figures, with their goals, and dpdk-testpmd beside; installs libdpdk-dev and dpdk'
 
 demo:
@@ -26,6 +27,13 @@ test-dpdk:
 	@cargo clippy --quiet --package dpdk-sys --package pointsman-dataplane --features pointsman-dataplane/dpdk --all-targets -- -D warnings
 	@cargo test --quiet --package pointsman-dataplane --features dpdk dpdk
 	@cargo test --quiet --package pointsman-dataplane --features dpdk --test dpdk --test dpdk_memif
+
+test-vm:
+	@$(NEED) cargo cc ip curl nginx sysctl libdpdk qemu-system-x86_64 busybox strip
+	@cargo clippy --quiet --package pointsman-tests --features vm --test vm -- -D warnings
+	@cargo build --quiet --package pointsman-control --features dpdk --bins
+	@tests/vm/prepare.sh target/vm target/debug/pointsmand target/debug/pointsman
+	@RUST_TEST_THREADS=1 cargo test --package pointsman-tests --features vm --test vm
 
 # The tables of ten million flows and DPDK's packets together: 800 huge pages of 2 MiB.
 bench: export POINTSMAN_HUGEPAGES ?= 1024
