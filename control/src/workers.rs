@@ -7,15 +7,15 @@ use idle::{Meter, Patience, Rest, Spent};
 use pointsman_dataplane::{
     command::{Command, WorkerShared},
     port::{Port, sys::poll},
+    wake::{self, Sleeper, Waker},
     worker::{Setup, Worker},
 };
 use pointsman_hugepages::Report;
 use std::{
-    io::{self, Read, Write},
-    os::{fd::AsRawFd, unix::net::UnixStream},
+    io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread::{self, JoinHandle},
@@ -74,7 +74,7 @@ impl Handle {
     /// One without a thread.
     #[cfg(test)]
     pub(crate) fn idle(index: u16, core: u32) -> Self {
-        let (waker, _) = pair().unwrap();
+        let (waker, _) = wake::pair().unwrap();
         let shared = Arc::new(WorkerShared::new(index));
         Self { core, idle: Idle::Sleep, shared, sharing: [].into(), waker, renewed: Arc::default() }
     }
@@ -132,7 +132,7 @@ impl Crew {
         let mut sleepers = Vec::new();
         for plan in &plans {
             let (waker, sleeper) =
-                pair().map_err(|source| Error::Thread { index: plan.setup.index, source })?;
+                wake::pair().map_err(|source| Error::Thread { index: plan.setup.index, source })?;
             wakers.push(waker);
             sleepers.push(sleeper);
         }
@@ -243,7 +243,7 @@ impl Body {
 
     fn poll<P: Port>(&mut self, worker: &mut Worker<P>, shared: &WorkerShared, idle: Idle) {
         // The waker first: `wait` does not look at fds beyond the most ports.
-        let mut fds = vec![self.sleeper.stream.as_raw_fd()];
+        let mut fds = vec![self.sleeper.fd()];
         fds.extend_from_slice(worker.wait_fds());
         let time = &shared.stats.time;
         let mut patience = Patience::new(idle);
@@ -305,75 +305,12 @@ fn unbound(index: u16, core: u32) -> String {
     )
 }
 
-/// Wakes one worker.
-#[derive(Debug)]
-struct Waker {
-    asleep: AtomicBool,
-    stream: UnixStream,
-}
-
-/// The worker's side of it.
-#[derive(Debug)]
-struct Sleeper {
-    waker: Arc<Waker>,
-    stream: UnixStream,
-}
-
-fn pair() -> io::Result<(Arc<Waker>, Sleeper)> {
-    let (near, far) = UnixStream::pair()?;
-    near.set_nonblocking(true)?;
-    far.set_nonblocking(true)?;
-    let waker = Arc::new(Waker { asleep: AtomicBool::new(false), stream: near });
-    Ok((waker.clone(), Sleeper { waker, stream: far }))
-}
-
-impl Waker {
-    /// To be called after what the worker is to see was made visible.
-    fn wake(&self) {
-        // With the fence in `falls_asleep`: either the worker sees what was written before, or we see it asleep.
-        fence(Ordering::SeqCst);
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            // A full socket has bytes enough to wake it.
-            let _ = (&self.stream).write(&[1]);
-        }
-    }
-}
-
-impl Sleeper {
-    /// To be called before the last look at what there is to do.
-    fn falls_asleep(&self) {
-        self.waker.asleep.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-    }
-
-    fn wakes(&mut self) {
-        if !self.waker.asleep.swap(false, Ordering::SeqCst) {
-            // Somebody wrote, or is about to: a byte that comes later costs one look too many.
-            let mut bytes = [0; 16];
-            while matches!(self.stream.read(&mut bytes), Ok(n) if n == bytes.len()) {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{Director, WEB};
     use pointsman_dataplane::stats::Counter;
     use std::time::Duration;
-
-    #[test]
-    fn a_worker_that_sleeps_is_woken_and_one_that_does_not_is_left_alone() {
-        let (waker, mut sleeper) = pair().unwrap();
-        let fds = [sleeper.stream.as_raw_fd()];
-        waker.wake();
-        assert!(!poll::wait(&fds, 0), "it does not sleep");
-        sleeper.falls_asleep();
-        waker.wake();
-        assert!(poll::wait(&fds, 1_000));
-        sleeper.wakes();
-        assert!(!poll::wait(&fds, 0), "the byte was taken");
-    }
 
     /// Its driver has a mistake.
     struct Broken;

@@ -41,17 +41,17 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// The host sends pings, one every `millis`, and each comes back once, however late.
 fn host_pings(to: &str, count: u16, millis: u64, len: usize) {
-    let to: IpAddr = to.parse().unwrap();
+    let to: IpAddr = to.parse().expect("an address");
     let (family, protocol, request, reply, header) = match to {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8, 0, 20),
         IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128, 129, 0),
     };
-    let socket = net::socket(family, SocketType::RAW, Some(protocol)).unwrap();
+    let socket = net::socket(family, SocketType::RAW, Some(protocol)).expect("a raw socket");
     let mut answered = Vec::new();
     let mut take = |wait: u32| {
         let mut heard = [0; 2_048];
         while answered.len() < usize::from(count) && poll::wait(&[socket.as_raw_fd()], wait) {
-            let (_, got) = net::recv(&socket, &mut heard[..], RecvFlags::empty()).unwrap();
+            let (_, got) = net::recv(&socket, &mut heard[..], RecvFlags::empty()).expect("what waits");
             let message = &heard[header..got];
             if message[0] == reply && message[4..6] == [0x77, 0x77] {
                 assert_eq!(message.len(), 8 + len);
@@ -64,7 +64,7 @@ fn host_pings(to: &str, count: u16, millis: u64, len: usize) {
             [&[request, 0, 0, 0, 0x77, 0x77][..], &sequence.to_be_bytes(), &vec![0x5a; len]].concat();
         // Of ICMPv6 it is the kernel's business.
         set_sum(&mut message, 2, 0);
-        net::sendto(&socket, &message, SendFlags::empty(), &SocketAddr::from((to, 0))).unwrap();
+        net::sendto(&socket, &message, SendFlags::empty(), &SocketAddr::from((to, 0))).expect("a route");
         take(0);
         thread::sleep(Duration::from_millis(millis));
     }
