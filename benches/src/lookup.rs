@@ -59,8 +59,7 @@ impl Lookup {
         let mut keys = ArrayVec::<(Key4, u64), BATCH>::new();
         for _ in 0..BATCH {
             let key = key(self.flows + self.pattern.next().0);
-            let hash = self.table.hash(&key);
-            self.table.prefetch(hash);
+            let hash = self.table.start(&key);
             keys.push((key, hash));
         }
         let mut inserted = ArrayVec::<u32, BATCH>::new();
@@ -79,8 +78,7 @@ impl Lookup {
         let mut hashes = [0; BATCH];
         for (slot, hash) in keys.iter_mut().zip(&mut hashes) {
             *slot = key(offset + self.pattern.next().0);
-            *hash = self.table.hash(slot);
-            self.table.prefetch(*hash);
+            *hash = self.table.start(slot);
         }
         let probed = hashes.map(|hash| self.table.probe(hash));
         let mut found = 0;

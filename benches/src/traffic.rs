@@ -171,9 +171,9 @@ pub struct Traffic<P> {
     /// Whose turn it is.
     pub pattern: P,
     template: [u8; FRAME_LEN],
-    /// Sums of what the checksums cover and no flow changes.
-    ip_sum: u32,
-    tcp_sum: u32,
+    /// Sums of what the checksums cover and no flow changes, as they are in memory.
+    ip_sum: u16,
+    tcp_sum: u16,
 }
 
 impl<P: Pattern> Traffic<P> {
@@ -193,8 +193,8 @@ impl<P: Pattern> Traffic<P> {
         let pseudo = checksum::pseudo_v4(Ipv4Addr::UNSPECIFIED, VIP, 6, 20);
         Self {
             pattern,
-            ip_sum: checksum::sum(&template[L3..L4]),
-            tcp_sum: pseudo + checksum::sum(&template[L4..L4 + 20]),
+            ip_sum: checksum::fold(checksum::sum(&template[L3..L4])).to_be(),
+            tcp_sum: checksum::fold(pseudo + checksum::sum(&template[L4..L4 + 20])).to_be(),
             template,
         }
     }
@@ -211,15 +211,26 @@ impl<P: Pattern> Traffic<P> {
     #[inline]
     fn write(&self, frame: &mut [u8; FRAME_LEN], (flow, flags): (u32, u8)) {
         let (address, port) = client(flow);
-        let client = (address >> 16) + (address & 0xffff);
-        let ip = !checksum::fold(self.ip_sum + client);
-        let tcp = !checksum::fold(self.tcp_sum + client + u32::from(port) + u32::from(flags));
-        frame[L3 + 10..L3 + 12].copy_from_slice(&ip.to_be_bytes());
-        frame[L3 + 12..L3 + 16].copy_from_slice(&address.to_be_bytes());
-        frame[L4..L4 + 2].copy_from_slice(&port.to_be_bytes());
+        // Words as they are in memory, whose sums are too (RFC 1071 section 2.B).
+        let (address, port) = (address.to_be(), port.to_be());
+        let client = add((address >> 16) as u16, address as u16);
+        let segment = add(port, u16::from_ne_bytes([0, flags]));
+        let ip = !add(self.ip_sum, client);
+        let tcp = !add(add(self.tcp_sum, client), segment);
+        frame[L3 + 10..L3 + 12].copy_from_slice(&ip.to_ne_bytes());
+        frame[L3 + 12..L3 + 16].copy_from_slice(&address.to_ne_bytes());
+        frame[L4..L4 + 2].copy_from_slice(&port.to_ne_bytes());
         frame[L4 + 13] = flags;
-        frame[L4 + 16..L4 + 18].copy_from_slice(&tcp.to_be_bytes());
+        frame[L4 + 16..L4 + 18].copy_from_slice(&tcp.to_ne_bytes());
     }
+}
+
+/// The one's complement sum of two words.
+#[inline(always)]
+fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    // After a carry the sum is not 0xffff.
+    sum.wrapping_add(u16::from(carry))
 }
 
 impl<P: Pattern> Generator for Traffic<P> {

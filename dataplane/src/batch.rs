@@ -6,6 +6,7 @@ use crate::{
     port::{Frame, Frames},
     verdict::{DropReason, Verdict},
 };
+use arrayvec::ArrayVec;
 
 /// What kind of packet a frame carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub enum Kind {
 
 /// Where the parts of a frame are, and what later stages ask about it. Offsets are from the start of the frame.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct Layout {
     /// Of the IP header.
     pub l3: u16,
@@ -42,12 +44,12 @@ pub struct Layout {
     pub end: u16,
     /// The TCP flags; 0 for other protocols.
     pub tcp_flags: u8,
+    /// What it is.
+    pub kind: Kind,
     /// IPv6.
     pub v6: bool,
     /// Sent to all or several stations by its MAC address.
     pub multicast: bool,
-    /// What it is.
-    pub kind: Kind,
 }
 
 impl Layout {
@@ -72,9 +74,10 @@ pub enum Lookup {
     V6,
 }
 
-/// What the stages find out about one frame: one cache line.
+/// What the stages find out about one frame: one cache line. In this order: what most packets have in common lies side by
+/// side, so that it takes few stores.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct Packet {
     /// Its key, if it is an IPv4 flow.
     pub key4: Key4,
@@ -86,12 +89,15 @@ pub struct Packet {
     pub entry: u32,
     /// The slot of its destination, or [`Packet::NOWHERE`].
     pub destination: u32,
+    /// The connection states, as bits by number, that the packet leaves as they are: of TCP see
+    /// [`crate::conn::tcp::kept`]; all of other flows; none if it is no flow's own packet.
+    pub keeps: u16,
     /// Where its parts are.
     pub layout: Layout,
-    /// The port number that it came in by.
-    pub port: u8,
     /// The table that it is looked up in.
     pub lookup: Lookup,
+    /// The port number that it came in by.
+    pub port: u8,
 }
 
 const _: () = assert!(size_of::<Packet>() == 64);
@@ -107,6 +113,7 @@ impl Packet {
         entry: 0,
         destination: Self::NOWHERE,
         layout: Layout::NEW,
+        keeps: 0,
         port: 0,
         lookup: Lookup::None,
     };
@@ -118,11 +125,26 @@ impl Packet {
     }
 }
 
+/// Frames of a batch that came in by one port, in a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The port's number.
+    pub port: u8,
+    /// Whether this worker received them; else another one handed them over.
+    pub received: bool,
+    /// The number of the frame behind the last.
+    pub end: usize,
+    /// Bytes of the frames from the Ethernet header on, once they have been parsed.
+    pub bytes: u64,
+}
+
 /// A batch on its way through the stages. Index `i` of every array speaks of frame `i`; what stands behind the last frame
 /// is of earlier batches.
 pub struct Batch<F> {
     /// The frames.
     pub frames: Frames<F>,
+    /// Where they came from, in their order.
+    pub runs: ArrayVec<Run, BATCH>,
     /// What is known of each.
     pub packets: [Packet; BATCH],
     /// The keys of IPv6 flows.
@@ -134,9 +156,22 @@ impl<F: Frame> Batch<F> {
     pub fn new() -> Box<Self> {
         Box::new(Self {
             frames: Frames::new(),
+            runs: ArrayVec::new(),
             packets: [Packet::NEW; BATCH],
             key6: [Key6::default(); BATCH],
         })
+    }
+
+    /// Notes that the frames behind those noted before came in by `port`.
+    #[inline]
+    pub fn came_by(&mut self, port: u8, received: bool) {
+        let end = self.frames.len();
+        match self.runs.last_mut() {
+            Some(last) if last.end == end => {}
+            Some(last) if last.port == port && last.received == received => last.end = end,
+            // Each has a frame at least, and there is room for one run a frame.
+            _ => self.runs.push(Run { port, received, end, bytes: 0 }),
+        }
     }
 
     /// Frames in it.

@@ -28,6 +28,18 @@ pub struct Egress<F> {
     exception: Option<WorkerEnd<F>>,
 }
 
+/// Sets the MAC addresses of a frame to a next hop of that number: the last step of each forwarding method.
+#[inline(always)]
+pub fn address(frame: &mut impl Frame, next_hop: u32, hop: &NextHop) -> Verdict {
+    match hop.cell.get() {
+        NeighborState::Reachable(mac) => {
+            ethernet::set_addresses(frame.data_mut(), mac, hop.source);
+            Verdict::Forward(hop.port)
+        }
+        _ => Verdict::Resolve(next_hop),
+    }
+}
+
 impl<F: Frame> Egress<F> {
     /// For `ports` ports, at most [`MAX_PORTS`]. Without an exception path the host sees the ports itself.
     pub fn new(ports: usize, exception: Option<WorkerEnd<F>>) -> Self {
@@ -48,24 +60,46 @@ impl<F: Frame> Egress<F> {
     ) {
         // What waited for a neighbour that has answered since leaves before what has come since.
         self.retry(ports, (now, stats));
+        match self.only_way(batch) {
+            Some(port) => {
+                stats.forwarded.add(batch.len() as u64);
+                transmit(port, &mut batch.frames, ports, stats);
+            }
+            None => self.each_its_way(batch, ports, handoff, (now, snapshot, stats)),
+        }
+        self.flush(ports, stats);
+        if let Some(exception) = &mut self.exception {
+            exception.wake();
+        }
+    }
+
+    /// Puts every frame of the batch where its verdict says.
+    fn each_its_way<P: Port<Frame = F>>(
+        &mut self,
+        batch: &mut Batch<F>,
+        ports: &mut [P],
+        handoff: &Endpoint<F>,
+        (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
+    ) {
         let mut forwarded = 0;
         for (mut frame, packet) in batch.frames.drain(..).zip(&batch.packets) {
             match packet.verdict {
-                Verdict::Forward(next_hop) => {
-                    let Some(hop) = snapshot.next_hops.get(next_hop as usize) else {
-                        stats.dropped(DropReason::NoRoute);
-                        continue;
-                    };
-                    match hop.cell.get() {
-                        NeighborState::Reachable(mac) => {
-                            ethernet::set_addresses(frame.data_mut(), mac, hop.source);
-                            let queued = self.enqueue(usize::from(hop.port), frame, ports, stats);
+                Verdict::Forward(port) => {
+                    let queued = self.enqueue(usize::from(port), frame, ports, stats);
+                    forwarded += u64::from(queued);
+                }
+                Verdict::Resolve(next_hop) => match snapshot.next_hops.get(next_hop as usize) {
+                    None => stats.dropped(DropReason::NoRoute),
+                    // The neighbour may have answered since.
+                    Some(hop) => match (address(&mut frame, next_hop, hop), hop.cell.get()) {
+                        (Verdict::Forward(port), _) => {
+                            let queued = self.enqueue(usize::from(port), frame, ports, stats);
                             forwarded += u64::from(queued);
                         }
-                        NeighborState::Incomplete => self.wait(frame, hop, now, stats),
-                        NeighborState::Failed => stats.dropped(DropReason::NeighborUnresolved),
-                    }
-                }
+                        (_, NeighborState::Failed) => stats.dropped(DropReason::NeighborUnresolved),
+                        _ => self.wait(frame, hop, now, stats),
+                    },
+                },
                 Verdict::Answer(answer) => {
                     let queued = self.enqueue(usize::from(packet.port), frame, ports, stats);
                     stats.answers[answer as usize].add(u64::from(queued));
@@ -83,10 +117,6 @@ impl<F: Frame> Egress<F> {
             }
         }
         stats.forwarded.add(forwarded);
-        self.flush(ports, stats);
-        if let Some(exception) = &mut self.exception {
-            exception.wake();
-        }
     }
 
     /// Puts frames that the host sends in front of what leaves next; see [`Egress::flush`]. At most [`EXCEPTION_BUDGET`];
@@ -113,6 +143,17 @@ impl<F: Frame> Egress<F> {
             }
         }
         taken
+    }
+
+    /// The port by which the whole batch leaves, as nearly every batch of a director does, if nothing else waits to leave
+    /// by it: the batch's frames can then be sent as they stand.
+    #[inline]
+    fn only_way(&self, batch: &Batch<F>) -> Option<usize> {
+        let packets = &batch.packets[..batch.frames.len()];
+        let Verdict::Forward(port) = packets.first()?.verdict else { return None };
+        let out = self.out.get(usize::from(port))?;
+        let all = packets.iter().all(|packet| packet.verdict == Verdict::Forward(port));
+        (all && out.is_empty()).then_some(usize::from(port))
     }
 
     /// Sends the waiting frames whose neighbour has answered, and drops those that waited too long. Returns how many there

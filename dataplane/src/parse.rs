@@ -6,10 +6,11 @@
 use crate::{
     batch::{Batch, Kind, Layout, Lookup, Packet},
     conn::{
-        key::{Key4, Key6},
+        key::{Key, Key4, Key6},
         lookup::Picked,
+        table::Table,
+        tcp,
     },
-    limits::MAX_PORTS,
     port::Frame,
     snapshot::PortFacts,
     steer,
@@ -37,76 +38,129 @@ pub struct Found {
     pub others: Picked,
 }
 
-/// Parses the frames of the batch and finds the worker that owns each. `worker` is this one, of `workers`.
+/// Parses the frames of the batch, finds the worker that owns each, and starts the lookup of flows in `tables`. `worker` is
+/// this one, of `workers`.
 #[inline]
-pub fn batch<F: Frame>(batch: &mut Batch<F>, ports: &[PortFacts], worker: u16, workers: u16) -> Found {
-    let mut macs = [0; MAX_PORTS];
-    for (word, port) in macs.iter_mut().zip(ports) {
-        *word = ethernet::word(port.mac);
-    }
-    let mut found = Found::default();
-    let packets = &mut batch.packets[..batch.frames.len()];
-    for (i, (frame, packet)) in batch.frames.iter().zip(packets).enumerate() {
-        packet.destination = Packet::NOWHERE;
-        let port = usize::from(packet.port) % MAX_PORTS;
-        if !usual(frame.data(), macs[port], packet) {
-            let mac = ports.get(port).map_or([0; 6], |port| port.mac);
-            unusual(frame.data(), mac, packet, &mut batch.key6[i]);
+pub fn batch<F: Frame>(
+    batch: &mut Batch<F>,
+    ports: &[PortFacts],
+    (worker, workers): (u16, u16),
+    tables: (&Table<Key4>, &Table<Key6>),
+) -> Found {
+    let mut rest = Picked::new();
+    let mut from = 0;
+    for run in &mut batch.runs {
+        let mac = ports.get(usize::from(run.port)).map_or(0, |port| ethernet::word(port.mac)) << 16;
+        let frames = batch.frames[from..run.end].iter().zip(&mut batch.packets[from..run.end]);
+        let (port, mut bytes) = (run.port, 0);
+        for (i, (frame, packet)) in frames.enumerate() {
+            (packet.port, packet.destination) = (port, Packet::NOWHERE);
+            bytes += frame.len() as u64;
+            if usual(frame.data(), mac, packet) {
+                packet.hash = tables.0.start(&packet.key4);
+            } else {
+                // It holds a batch.
+                rest.push((from + i) as u8);
+            }
         }
-        if workers > 1 && packet.lookup != Lookup::None {
+        (run.bytes, from) = (bytes, run.end);
+    }
+    let mut found = Found { v4: rest.len() < batch.frames.len(), ..Found::default() };
+    for i in rest {
+        other(batch, i, ports, tables, &mut found);
+    }
+    if workers > 1 {
+        hand_over(batch, worker, workers);
+    }
+    found
+}
+
+/// Parses what nearly every frame is: no VLAN tag, IPv4 without options, whole, TCP or UDP, for the port's own address, of
+/// which `mac` is the word, shifted up to its end. False, and to be parsed by [`frame`], if it is anything else or wrong in
+/// any way.
+#[inline(always)]
+fn usual(frame: &[u8], mac: u64, packet: &mut Packet) -> bool {
+    const L3: usize = 14;
+    const L4: usize = 34;
+    // As words of memory: EtherType, version and header length; fragment, anything for the TTL, and protocol.
+    const HEAD: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
+    const WHOLE: u32 = u32::from_le_bytes([0x3f, 0xff, 0, 0xff]);
+    const TCP: u32 = u32::from_le_bytes([0, 0, 0, protocol::TCP]);
+    const UDP: u32 = u32::from_le_bytes([0, 0, 0, protocol::UDP]);
+    let Some(h) = frame.first_chunk::<54>() else { return false };
+    // Whole words at once: made of single bytes, the compiler takes them to pieces.
+    let word = |at: usize| u32::from_le(bytemuck::pod_read_unaligned(&h[at..at + 4]));
+    let double = |at: usize| u64::from_le(bytemuck::pod_read_unaligned(&h[at..at + 8]));
+    let total = u16::from_be(bytemuck::pod_read_unaligned(&h[16..18]));
+    let (tcp_flags, keeps, number) = match word(20) & WHOLE {
+        TCP if total >= 40 => (h[47], tcp::kept(h[47]), protocol::TCP),
+        UDP if total >= 28 => (0, u16::MAX, protocol::UDP),
+        _ => return false,
+    };
+    let end = L3 + usize::from(total);
+    if double(0) << 16 != mac || word(12) << 8 != HEAD << 8 || end > frame.len() {
+        return false;
+    }
+    // The header's sum, with the carries brought in, is a multiple of 0xffff; it is not 0, as its first byte is not.
+    let (sum, carry) = double(14).overflowing_add(double(22));
+    let (sum, carry) = sum.overflowing_add(u64::from(word(30)) + u64::from(carry));
+    if !sum.wrapping_add(u64::from(carry)).is_multiple_of(0xffff) {
+        return false;
+    }
+    packet.layout = Layout {
+        end: end as u16,
+        tcp_flags,
+        l3: L3 as u16,
+        l4: L4 as u16,
+        v6: false,
+        multicast: false,
+        kind: Kind::Flow,
+    };
+    packet.key4 = Key4::from_words(double(26), word(34), number);
+    packet.keeps = keeps;
+    packet.lookup = Lookup::V4;
+    packet.verdict = Verdict::Open;
+    true
+}
+
+/// The long way, for frame `i`.
+#[cold]
+fn other<F: Frame>(
+    batch: &mut Batch<F>,
+    i: u8,
+    ports: &[PortFacts],
+    tables: (&Table<Key4>, &Table<Key6>),
+    found: &mut Found,
+) {
+    let (frame, packet) = (&batch.frames[usize::from(i)], &mut batch.packets[usize::from(i)]);
+    let key6 = &mut batch.key6[usize::from(i)];
+    let mac = ports.get(usize::from(packet.port)).map_or([0; 6], |port| port.mac);
+    unusual(frame.data(), mac, packet, key6);
+    match packet.lookup {
+        Lookup::V4 => {
+            found.v4 = true;
+            packet.hash = tables.0.start(&packet.key4);
+        }
+        Lookup::V6 => {
+            found.v6 = true;
+            packet.hash = tables.1.start(key6);
+        }
+        // `others` holds a batch.
+        Lookup::None if packet.verdict == Verdict::Open => found.others.push(i),
+        Lookup::None => {}
+    }
+}
+
+/// Decides the flows of other workers.
+fn hand_over<F: Frame>(batch: &mut Batch<F>, worker: u16, workers: u16) {
+    for (i, packet) in batch.packets[..batch.frames.len()].iter_mut().enumerate() {
+        if packet.lookup != Lookup::None {
             let owner = owner(packet, &batch.key6[i], workers);
             if owner != worker {
                 (packet.verdict, packet.lookup) = (Verdict::Handoff(owner), Lookup::None);
             }
         }
-        match packet.lookup {
-            Lookup::V4 => found.v4 = true,
-            Lookup::V6 => found.v6 = true,
-            // `others` holds a batch.
-            Lookup::None if packet.verdict == Verdict::Open => found.others.push(i as u8),
-            Lookup::None => {}
-        }
     }
-    found
-}
-
-/// Parses what nearly every frame is: no VLAN tag, IPv4 without options, whole, TCP or UDP, for the port's own address.
-/// False, and to be parsed by [`frame`], if it is anything else or wrong in any way.
-#[inline(always)]
-fn usual(frame: &[u8], mac: u64, packet: &mut Packet) -> bool {
-    const L3: u16 = 14;
-    const L4: u16 = 34;
-    let Some(h) = frame.first_chunk::<54>() else { return false };
-    let half = |at: usize| u16::from_be_bytes([h[at], h[at + 1]]);
-    let destination = u64::from_le_bytes(bytemuck::pod_read_unaligned(&h[..8])) & ethernet::word([0xff; 6]);
-    let (total, number) = (half(16), h[23]);
-    let least = if number == protocol::TCP { 40 } else { 28 };
-    // One test for all that must hold: none of it is likely to fail.
-    if (destination != mac)
-        | (half(12) != ethernet::IPV4)
-        | (h[14] != 0x45)
-        | (half(20) & 0x3fff != 0)
-        | ((number != protocol::TCP) & (number != protocol::UDP))
-        | (total < least)
-        | (usize::from(total) + usize::from(L3) > frame.len())
-    {
-        return false;
-    }
-    let header: [u32; 5] = bytemuck::pod_read_unaligned(&h[14..34]);
-    let sum: u64 = header.into_iter().map(u64::from).sum();
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    if checksum::fold(((sum >> 32) + (sum & 0xffff_ffff)) as u32) != 0xffff {
-        return false;
-    }
-    let tcp_flags = if number == protocol::TCP { h[47] } else { 0 };
-    packet.layout =
-        Layout { l3: L3, l4: L4, end: L3 + total, tcp_flags, v6: false, multicast: false, kind: Kind::Flow };
-    let (addresses, ports) =
-        (bytemuck::pod_read_unaligned(&h[26..34]), bytemuck::pod_read_unaligned(&h[34..38]));
-    packet.key4 = Key4::from_wire(addresses, ports, number);
-    packet.lookup = Lookup::V4;
-    packet.verdict = Verdict::Open;
-    true
 }
 
 /// Parses any other frame.
@@ -114,17 +168,26 @@ fn usual(frame: &[u8], mac: u64, packet: &mut Packet) -> bool {
 fn unusual(bytes: &[u8], mac: [u8; 6], packet: &mut Packet, key6: &mut Key6) {
     let mut keys = Keys::default();
     packet.lookup = Lookup::None;
-    match frame(bytes, mac, &mut keys) {
-        Err(reason) => packet.verdict = Verdict::Drop(reason),
-        Ok(layout) => {
-            packet.layout = layout;
-            packet.verdict = if layout.kind == Kind::Foreign { Verdict::Punt } else { Verdict::Open };
-            match layout.kind {
-                Kind::Flow | Kind::IcmpError if layout.v6 => (packet.lookup, *key6) = (Lookup::V6, keys.v6),
-                Kind::Flow | Kind::IcmpError => (packet.lookup, packet.key4) = (Lookup::V4, keys.v4),
-                _ => {}
-            }
-        }
+    packet.keeps = 0;
+    let layout = match frame(bytes, mac, &mut keys) {
+        Err(reason) => return packet.drop(reason),
+        Ok(layout) => layout,
+    };
+    packet.layout = layout;
+    packet.verdict = if layout.kind == Kind::Foreign { Verdict::Punt } else { Verdict::Open };
+    if matches!(layout.kind, Kind::Flow | Kind::IcmpError) {
+        let number = if layout.v6 {
+            (packet.lookup, *key6) = (Lookup::V6, keys.v6);
+            keys.v6.protocol()
+        } else {
+            (packet.lookup, packet.key4) = (Lookup::V4, keys.v4);
+            keys.v4.protocol()
+        };
+        packet.keeps = match layout.kind {
+            Kind::Flow if number == protocol::TCP => tcp::kept(layout.tcp_flags),
+            Kind::Flow => u16::MAX,
+            _ => 0,
+        };
     }
 }
 
@@ -322,7 +385,7 @@ mod tests {
     /// The batch's way, as one frame takes it.
     fn in_batch(bytes: &[u8]) -> (Packet, Key6) {
         let (mut packet, mut key6) = (Packet::NEW, Key6::default());
-        if !usual(bytes, ethernet::word(MAC), &mut packet) {
+        if !usual(bytes, ethernet::word(MAC) << 16, &mut packet) {
             unusual(bytes, MAC, &mut packet, &mut key6);
         }
         (packet, key6)

@@ -205,7 +205,8 @@ pub struct NextHop {
     pub cell: Arc<NeighborCell>,
 }
 
-/// What is known of a neighbour; written by the control thread, read by workers.
+/// What is known of a neighbour; written by the control thread, read by workers. One word: the MAC address above, whether
+/// it is one below.
 #[derive(Debug)]
 pub struct NeighborCell(CachePadded<AtomicU64>);
 
@@ -227,8 +228,8 @@ impl Default for NeighborCell {
 }
 
 impl NeighborCell {
-    const REACHABLE: u64 = 1 << 48;
-    const FAILED: u64 = 2 << 48;
+    const REACHABLE: u64 = 1;
+    const FAILED: u64 = 2;
 
     /// What is known now.
     #[inline]
@@ -236,7 +237,7 @@ impl NeighborCell {
         // One word carries all that is read, so no ordering with other memory is needed.
         let word = self.0.load(Ordering::Relaxed);
         if word & Self::REACHABLE != 0 {
-            let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
+            let [_, _, a, b, c, d, e, f] = word.to_le_bytes();
             NeighborState::Reachable([a, b, c, d, e, f])
         } else if word == Self::FAILED {
             NeighborState::Failed
@@ -245,12 +246,19 @@ impl NeighborCell {
         }
     }
 
+    /// The MAC address as [`crate::wire::ethernet::word`] has it, if it is known.
+    #[inline(always)]
+    pub fn mac_word(&self) -> Option<u64> {
+        let word = self.0.load(Ordering::Relaxed);
+        (word & Self::REACHABLE != 0).then_some(word >> 16)
+    }
+
     /// Tells the workers.
     pub fn set(&self, state: NeighborState) {
         let word = match state {
             NeighborState::Incomplete => 0,
             NeighborState::Reachable([a, b, c, d, e, f]) => {
-                u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) | Self::REACHABLE
+                u64::from_le_bytes([0, 0, a, b, c, d, e, f]) | Self::REACHABLE
             }
             NeighborState::Failed => Self::FAILED,
         };

@@ -10,8 +10,10 @@ use std::fmt;
 pub enum Verdict {
     /// Not decided yet.
     Open,
-    /// To a next hop: an index into the snapshot's table.
-    Forward(u32),
+    /// On its way to a real server: leaves by the port with this number, its MAC addresses set.
+    Forward(u16),
+    /// The same, but the MAC address of its next hop, an index into the snapshot's table, is not known.
+    Resolve(u32),
     /// The frame has become the director's own answer, and leaves by the port that it came from.
     Answer(Answer),
     /// Left to the host: with `af_packet` the kernel has its own copy, else it goes by the exception path.

@@ -156,10 +156,11 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn receive(&mut self) -> usize {
         let batch = &mut *self.batch;
+        batch.runs.clear();
         if self.handoff.workers() > 1 {
             let fill = self.handoff.pop(BATCH / 2, |(frame, port)| {
-                batch.packets[batch.frames.len()].port = port;
                 batch.frames.push(frame);
+                batch.came_by(port, false);
             });
             if fill > 0 {
                 self.handoff_fill = self.handoff_fill.max(fill);
@@ -169,15 +170,10 @@ impl<P: Port> Worker<P> {
         let ports = self.ports.len();
         for n in 0..ports {
             let port = (self.turn + n) % ports;
-            let from = batch.frames.len();
             let received = self.ports[port].rx(&mut self.pool, &mut batch.frames);
             if received > 0 {
-                for packet in &mut batch.packets[from..from + received] {
-                    packet.port = port as u8;
-                }
-                let counters = &self.shared.stats.ports[port];
-                counters.rx_packets.add(received as u64);
-                counters.rx_bytes.add(batch.frames[from..].iter().map(|frame| frame.len() as u64).sum());
+                batch.came_by(port as u8, true);
+                self.shared.stats.ports[port].rx_packets.add(received as u64);
             }
         }
         self.turn = (self.turn + 1) % ports.max(1);
@@ -193,7 +189,13 @@ impl<P: Port> Worker<P> {
     /// Stage 1.
     #[inline]
     fn parse(&mut self) -> Found {
-        parse::batch(&mut self.batch, &self.config.get().ports, self.index, self.handoff.workers())
+        let workers = (self.index, self.handoff.workers());
+        let tables = (&self.v4.table, &self.v6.table);
+        let found = parse::batch(&mut self.batch, &self.config.get().ports, workers, tables);
+        for run in self.batch.runs.iter().filter(|run| run.received) {
+            self.shared.stats.ports[usize::from(run.port)].rx_bytes.add(run.bytes);
+        }
+        found
     }
 
     /// Stage 2. Returns the packets that the director must decide: those of no connection, and those of no flow.

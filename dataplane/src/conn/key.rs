@@ -59,6 +59,12 @@ impl Key4 {
         }
     }
 
+    /// The same from words as they are read from memory in little-endian order.
+    #[inline]
+    pub(crate) fn from_words(addresses: u64, ports: u32, protocol: u8) -> Self {
+        Self::from_wire(addresses.to_le_bytes(), ports.to_le_bytes(), protocol)
+    }
+
     fn addresses(&self) -> [u8; 8] {
         self.addresses.to_ne_bytes()
     }

@@ -3,7 +3,6 @@
 use super::{
     Connections, destination_of,
     key::{Key, Key4, Key6},
-    table::Table,
     wheel::Wheel,
 };
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
     snapshot::{Presence, Snapshot},
     time::Ticks,
     verdict::DropReason,
-    wire::{protocol, tcp},
+    wire::tcp,
 };
 use arrayvec::ArrayVec;
 
@@ -47,8 +46,8 @@ impl BatchKey for Key6 {
     }
 }
 
-/// Finds the connections of the packets of one address family. A packet of a connection gets its destination and is
-/// counted; one whose server was removed ends here; the others are added to `misses`.
+/// Finds the connections of the packets of one address family, whose buckets are on their way. A packet of a connection
+/// gets its destination and is counted; one whose server was removed ends here; the others are added to `misses`.
 #[inline]
 pub fn batch<K: BatchKey, F: Frame>(
     connections: &mut Connections<K>,
@@ -56,70 +55,74 @@ pub fn batch<K: BatchKey, F: Frame>(
     misses: &mut Picked,
     (now, snapshot): (Ticks, &Snapshot),
 ) {
-    let (frames, key6) = (batch.frames.len(), &batch.key6);
-    start(&connections.table, &mut batch.packets[..frames], key6);
-    for (i, packet) in batch.packets[..frames].iter_mut().enumerate() {
-        if packet.lookup != K::TABLE {
-            continue;
+    let frames = batch.frames.len();
+    for packet in &mut batch.packets[..frames] {
+        if packet.lookup == K::TABLE {
+            packet.entry = connections.table.probe(packet.hash);
         }
-        let key = K::of(packet, key6, i);
-        if let Some(slot) = usual(connections, packet.entry, key, &packet.layout, now, snapshot) {
-            packet.destination = slot;
-            continue;
+    }
+    // The usual ones go through a loop of their own, up to the next that is not.
+    let mut i = 0;
+    loop {
+        i += usual(connections, &mut batch.packets[i..frames], &batch.key6, i, (now, snapshot));
+        if i == frames {
+            break;
         }
-        let found = connections.table.confirm(key, packet.hash, packet.entry);
-        match found.and_then(|entry| follow(connections, entry, &packet.layout, now, snapshot)) {
-            Some(Followed::Destination(slot)) => packet.destination = slot,
-            Some(Followed::Removed) => packet.drop(DropReason::DestinationRemoved),
+        let key = *K::of(&batch.packets[i], &batch.key6, i);
+        match other(connections, &key, &batch.packets[i], now, snapshot) {
+            Some(Followed::Destination(slot)) => batch.packets[i].destination = slot,
+            Some(Followed::Removed) => batch.packets[i].drop(DropReason::DestinationRemoved),
             // `misses` holds a batch, and each packet is in one of the two families.
             None => misses.push(i as u8),
         }
-    }
-}
-
-/// Hashes all keys and starts their buckets, then starts their entries.
-#[inline]
-fn start<K: BatchKey>(table: &Table<K>, packets: &mut [Packet], key6: &[Key6; BATCH]) {
-    for (i, packet) in packets.iter_mut().enumerate() {
-        if packet.lookup == K::TABLE {
-            packet.hash = table.hash(K::of(packet, key6, i));
-            table.prefetch(packet.hash);
-        }
-    }
-    for packet in packets {
-        if packet.lookup == K::TABLE {
-            packet.entry = table.probe(packet.hash);
-        }
+        i += 1;
     }
 }
 
 /// What nearly every packet is: of the connection that its tag points to, which stays in its state and in its list, to a
-/// server that is there. Counted and followed with one look at the entry; `None`, and nothing changed, otherwise.
+/// server that is there. Counted and followed with one look at the entry, packet after packet, up to the first that is
+/// anything else. Returns how many there were; `first` is the number of the first of `packets`.
 #[inline(always)]
-fn usual<K: Key>(
+fn usual<K: BatchKey>(
     connections: &mut Connections<K>,
-    entry: u32,
+    packets: &mut [Packet],
+    key6: &[Key6; BATCH],
+    first: usize,
+    (now, snapshot): (Ticks, &Snapshot),
+) -> usize {
+    let (entries, destinations) = (&mut connections.table.entries[..], &snapshot.destinations[..]);
+    for (i, packet) in packets.iter_mut().enumerate() {
+        if packet.lookup != K::TABLE {
+            continue;
+        }
+        let Some(entry) = entries.get_mut(packet.entry as usize) else { return i };
+        let Some(destination) = destinations.get(entry.destination as usize) else { return i };
+        if entry.key != *K::of(packet, key6, first + i)
+            || destination.generation != entry.destination_generation
+            || destination.presence != Presence::Present
+            || u32::from(packet.keeps) >> (entry.state & 31) & 1 == 0
+            || Wheel::is_half_open(entry)
+        {
+            return i;
+        }
+        entry.count(packet.layout.ip_len());
+        entry.last_seen = now;
+        packet.destination = entry.destination;
+    }
+    packets.len()
+}
+
+/// Any other packet: `None` if it is of no connection.
+#[inline(never)]
+fn other<K: BatchKey>(
+    connections: &mut Connections<K>,
     key: &K,
-    layout: &Layout,
+    packet: &Packet,
     now: Ticks,
     snapshot: &Snapshot,
-) -> Option<u32> {
-    let entry = connections.table.entries.get_mut(entry as usize)?;
-    let destination = snapshot.destinations.get(entry.destination as usize)?;
-    let stays = key.protocol() != protocol::TCP || entry.stays_after(layout.tcp_flags);
-    if (entry.key != *key)
-        | (destination.generation != entry.destination_generation)
-        | (destination.presence != Presence::Present)
-        | (layout.kind != Kind::Flow)
-        | (layout.tcp_flags & tcp::SYN != 0)
-        | !stays
-        | Wheel::is_half_open(entry)
-    {
-        return None;
-    }
-    entry.count(layout.ip_len());
-    entry.last_seen = now;
-    Some(entry.destination)
+) -> Option<Followed> {
+    let entry = connections.table.confirm(key, packet.hash, packet.entry)?;
+    follow(connections, entry, &packet.layout, now, snapshot)
 }
 
 /// Where a packet of a known connection goes.

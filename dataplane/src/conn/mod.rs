@@ -265,14 +265,6 @@ pub fn destination_of<'a, K>(entry: &Entry<K>, snapshot: &'a Snapshot) -> Option
     })
 }
 
-impl<K: Key> Entry<K> {
-    /// Whether a TCP segment with these flags leaves the state as it is.
-    #[inline(always)]
-    fn stays_after(&self, tcp_flags: u8) -> bool {
-        tcp::next(Direction::InputOnly, TcpState::from_u8(self.state), tcp_flags) as u8 == self.state
-    }
-}
-
 /// The state's name as ipvsadm prints it.
 pub fn state_name<K: Key>(entry: &Entry<K>) -> &'static str {
     if entry.key.protocol() == protocol::TCP { TcpState::from_u8(entry.state).name() } else { "UDP" }

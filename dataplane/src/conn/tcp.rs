@@ -143,6 +143,31 @@ pub fn next(direction: Direction, state: TcpState, flags: u8) -> TcpState {
     NEXT[direction as usize][EVENTS[usize::from(flags & 0x1f)] as usize][state as usize]
 }
 
+/// The states that a segment with `flags` from the client leaves as they are where only the client's segments are seen
+/// ([`Direction::InputOnly`]), as bits by number. None for a SYN, which may begin a new connection in any state.
+#[inline]
+pub fn kept(flags: u8) -> u16 {
+    KEPT[usize::from(flags)]
+}
+
+/// [`kept`], worked out from the table.
+static KEPT: [u16; 256] = {
+    let mut kept = [0; 256];
+    let mut flags = 0;
+    while flags < kept.len() {
+        let row = &NEXT[Direction::InputOnly as usize][event_of(flags as u8) as usize];
+        let mut state = 0;
+        while state < row.len() {
+            if row[state] as usize == state && flags as u8 & SYN == 0 {
+                kept[flags] |= 1 << state;
+            }
+            state += 1;
+        }
+        flags += 1;
+    }
+    kept
+};
+
 const NO: TcpState = TcpState::None;
 const ES: TcpState = TcpState::Established;
 const SS: TcpState = TcpState::SynSent;
@@ -258,6 +283,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_segment_keeps_the_states_that_it_leads_back_to() {
+        for flags in 0..=u8::MAX {
+            for state in TcpState::ALL {
+                let stays = next(Direction::InputOnly, state, flags) == state && flags & SYN == 0;
+                assert_eq!(kept(flags) >> state as u8 & 1 == 1, stays, "{flags:02x} in {state:?}");
+            }
+        }
+        // ACK: SYN_SENT, ESTABLISHED, FIN_WAIT, TIME_WAIT, CLOSE_WAIT and LISTEN of the specification's row; CLOSE too.
+        assert_eq!(kept(0x10), 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 9);
     }
 
     #[test]

@@ -8,26 +8,41 @@ use crate::{
     batch::{Batch, Packet},
     conn::lookup::Picked,
     director::Context,
+    egress,
     forward::tunnel,
     port::Frame,
     reply,
+    snapshot::Method,
     verdict::{DropReason, Verdict},
-    wire::{checksum, ipv4},
+    wire::{checksum, ethernet, ipv4},
 };
 
 /// Rewrites the packets of the batch that have a destination, and decides them.
 #[inline]
 pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
-    let (mut expired, mut large) = (Picked::new(), Picked::new());
+    let mut rest = Picked::new();
     for (i, (frame, packet)) in batch.frames.iter_mut().zip(&mut batch.packets).enumerate() {
-        if packet.destination == Packet::NOWHERE {
-            continue;
+        if packet.destination != Packet::NOWHERE && !usual(frame, packet, context) {
+            // It holds a batch.
+            rest.push(i as u8);
         }
+    }
+    if !rest.is_empty() {
+        others(batch, &rest, context);
+    }
+}
+
+/// Rewrites the picked packets, whatever they are.
+#[inline(never)]
+fn others<F: Frame>(batch: &mut Batch<F>, picked: &Picked, context: &mut Context<'_>) {
+    let (mut expired, mut large) = (Picked::new(), Picked::new());
+    for &i in picked {
+        let (frame, packet) = (&mut batch.frames[usize::from(i)], &mut batch.packets[usize::from(i)]);
         match rewrite(frame, packet, context) {
-            Ok(next_hop) => packet.verdict = Verdict::Forward(next_hop),
+            Ok(verdict) => packet.verdict = verdict,
             Err(Unusual::Drop(reason)) => packet.drop(reason),
-            Err(Unusual::TimeExceeded) => expired.push(i as u8),
-            Err(Unusual::TooBig) => large.push(i as u8),
+            Err(Unusual::TimeExceeded) => expired.push(i),
+            Err(Unusual::TooBig) => large.push(i),
         }
     }
     for i in expired {
@@ -45,8 +60,37 @@ enum Unusual {
     TooBig,
 }
 
+/// Rewrites what nearly every packet is: IPv4, by direct routing, with a TTL and of a length that may pass, to a neighbour that is known.
+/// False, and no change, if it is anything else.
 #[inline(always)]
-fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Result<u32, Unusual> {
+fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> bool {
+    let slot = packet.destination as usize;
+    let Some(destination) = context.snapshot.destinations.get(slot) else { return false };
+    let Some(hop) = context.snapshot.next_hops.get(destination.next_hop as usize) else { return false };
+    let Some(counters) = context.shared.stats.destinations.get(slot) else { return false };
+    let Some(mac) = hop.cell.mac_word() else { return false };
+    let ip_len = packet.layout.ip_len();
+    // The usual place of the IP header: behind an Ethernet header without a tag.
+    let Some((addresses, rest)) = frame.data_mut().split_first_chunk_mut::<12>() else { return false };
+    let Some(([_, _, header @ ..], _)) = rest.split_first_chunk_mut::<14>() else { return false };
+    if destination.method != Method::Direct
+        || packet.layout.l3 != 14
+        || packet.layout.v6
+        || header[8] <= 1
+        || ip_len > hop.mtu
+    {
+        return false;
+    }
+    counters.packets_in.add(1);
+    counters.bytes_in.add(u64::from(ip_len));
+    checksum::lower_ttl(header);
+    ethernet::set_words(addresses, mac, hop.source);
+    packet.verdict = Verdict::Forward(hop.port);
+    true
+}
+
+/// Rewrites any packet.
+fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Result<Verdict, Unusual> {
     let slot = packet.destination as usize;
     let destination =
         context.snapshot.destinations.get(slot).ok_or(Unusual::Drop(DropReason::DestinationRemoved))?;
@@ -72,8 +116,8 @@ fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Re
     }
     // After the TTL, as the original does it: the answer quotes the packet with the lower one.
     match &destination.tunnel {
-        None if ip_len > next_hop.mtu => Err(Unusual::TooBig),
-        None => Ok(destination.next_hop),
+        None if ip_len > next_hop.mtu => return Err(Unusual::TooBig),
+        None => {}
         Some(tunnel) => {
             let mtu =
                 tunnel.mtu(next_hop.mtu, context.now.ticks()).ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
@@ -82,9 +126,9 @@ fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Re
             }
             let way = (&**tunnel, destination.address);
             tunnel::wrap(frame, &packet.layout, way, packet.hash).map_err(Unusual::Drop)?;
-            Ok(destination.next_hop)
         }
     }
+    Ok(egress::address(frame, destination.next_hop, next_hop))
 }
 
 #[cold]

@@ -4,7 +4,7 @@
 //! A *sum* here is a one's complement sum of big-endian 16-bit words in a `u32`, folded or not; sums of parts are added
 //! with `+` (parts but the last must be of even length), then [`fold`] and `!` give the checksum.
 
-use super::{be16, chunk, chunk_mut};
+use super::{chunk, chunk_mut};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The sum of `bytes`, at most 0xffff. A last odd byte is the high half of a word.
@@ -103,11 +103,19 @@ pub fn decrement_ttl(header: &mut [u8]) -> bool {
     if h[8] == 0 {
         return false;
     }
-    // The TTL is the high half of its word, so that the word falls by 0x100: ~m + m' is 0xffff - 0x100.
-    let sum = !fold(u32::from(!be16(h, 10)) + 0xfeff);
-    h[8] -= 1;
-    [h[10], h[11]] = sum.to_be_bytes();
+    lower_ttl(h);
     true
+}
+
+/// [`decrement_ttl`] of the start of a header whose TTL is not 0.
+#[inline(always)]
+pub fn lower_ttl(h: &mut [u8; 12]) {
+    // Equation 3, the bytes swapped, in which order the TTL is the low half of its word: ~HC + 0xfffe folded, and its
+    // complement. That is HC + 1 with the carry brought in, and with one more where it would be 0xffff.
+    let sum = u32::from(u16::from_le_bytes([h[10], h[11]])) + 1;
+    let sum = sum + u32::from(sum >= 0xffff);
+    h[8] = h[8].wrapping_sub(1);
+    [h[10], h[11]] = (sum as u16).to_le_bytes();
 }
 
 #[inline(always)]
@@ -118,6 +126,7 @@ const fn halves(word: u32) -> u32 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::wire::be16;
     use proptest::prelude::*;
 
     /// RFC 1071 section 4.1, a word at a time: what everything else is compared with.

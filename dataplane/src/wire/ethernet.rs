@@ -73,11 +73,17 @@ pub fn set_addresses(frame: &mut [u8], destination: [u8; 6], source: [u8; 6]) ->
     let Some(both) = frame.first_chunk_mut::<12>() else {
         return false;
     };
-    // Two stores instead of twelve.
-    let [destination, source] = [word(destination), word(source)];
-    both[..8].copy_from_slice(&(destination | (source << 48)).to_le_bytes());
-    both[8..].copy_from_slice(&((source >> 16) as u32).to_le_bytes());
+    set_words(both, word(destination), source);
     true
+}
+
+/// Sets both addresses, the destination given as [`word`] has it: two stores instead of twelve.
+#[inline(always)]
+pub fn set_words(both: &mut [u8; 12], destination: u64, source: [u8; 6]) {
+    let [a, b, rest @ ..] = source;
+    let first = destination | u64::from(u16::from_le_bytes([a, b])) << 48;
+    both[..8].copy_from_slice(&first.to_le_bytes());
+    both[8..].copy_from_slice(&rest);
 }
 
 /// An address as a number: its first byte is the lowest.

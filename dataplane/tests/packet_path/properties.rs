@@ -11,6 +11,7 @@ use crate::{
 };
 use pointsman_dataplane::{
     batch::{Batch, Kind, Lookup},
+    conn::table::Table,
     parse::{self, Keys},
     scheduler,
     snapshot::{PortFacts, Presence},
@@ -117,7 +118,11 @@ fn parsed(frame: &[u8]) -> (String, String) {
     assert!(buffer.copy_from(frame));
     let (mut batch, mut keys) = (Batch::new(), Keys::default());
     batch.frames.push(buffer);
-    parse::batch(&mut batch, &[PortFacts { name: "d0".into(), mac: D0, mtu: 1500 }], 0, 1);
+    batch.came_by(0, true);
+    let tables =
+        (Table::new(1, 0, &ordinary()).expect("memory"), Table::new(1, 0, &ordinary()).expect("memory"));
+    let ports = [PortFacts { name: "d0".into(), mac: D0, mtu: 1500 }];
+    parse::batch(&mut batch, &ports, (0, 1), (&tables.0, &tables.1));
     let packet = &batch.packets[0];
     let long = match parse::frame(frame, D0, &mut keys) {
         Err(reason) => format!("{:?}", Verdict::Drop(reason)),

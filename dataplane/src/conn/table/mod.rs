@@ -7,12 +7,14 @@
 //! reading them. At most three quarters of the index are used, which leaves room for every key (a test fills it).
 //!
 //! A lookup is three steps, each made for a whole batch before the next begins, so that the memory misses of a batch
-//! overlap: [`Table::prefetch`], [`Table::probe`], [`Table::confirm`].
+//! overlap: [`Table::start`], [`Table::probe`], [`Table::confirm`].
 
+mod buckets;
 mod simd;
 
 use super::key::Key;
 use crate::time::Ticks;
+use buckets::Buckets;
 use bytemuck::Zeroable;
 use pointsman_hugepages::{Error, HugeSlice, Options, Report};
 pub(crate) use simd::prefetch;
@@ -23,21 +25,14 @@ pub const NONE: u32 = u32::MAX;
 /// Connections for each bucket at most, on average.
 const FILL: usize = 6;
 
-#[derive(Clone, Copy, Zeroable)]
-#[repr(C, align(64))]
-struct Bucket {
-    /// 0: free.
-    tags: [u16; 8],
-    entries: [u32; 8],
-    _unused: [u32; 4],
-}
-
 /// One connection.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Entry<K> {
     /// Who talks to what.
     pub key: K,
+    /// Packets from the client.
+    pub packets: u64,
     /// Slot of its destination in the snapshot.
     pub destination: u32,
     /// The generation of that slot when the connection was made.
@@ -52,9 +47,8 @@ pub struct Entry<K> {
     /// State of its protocol.
     pub state: u8,
     _unused: u8,
-    /// Packets from the client.
-    pub packets: u64,
-    /// Bytes of them, from the IP header on.
+    // Not beside the packets: the two are then one vector, which takes more instructions than two words.
+    /// Bytes of the packets, from the IP header on.
     pub bytes: u64,
 }
 
@@ -67,7 +61,6 @@ impl<K> Entry<K> {
     }
 }
 
-const _: () = assert!(size_of::<Bucket>() == 64);
 const _: () = assert!(size_of::<Entry<super::key::Key4>>() == 64);
 const _: () = assert!(size_of::<Entry<super::key::Key6>>() == 128);
 
@@ -77,9 +70,8 @@ pub struct Full;
 
 /// See the module.
 pub struct Table<K: Key> {
-    buckets: HugeSlice<Bucket>,
+    buckets: Buckets,
     pub(super) entries: HugeSlice<Entry<K>>,
-    mask: usize,
     secret: [u64; 2],
     /// Head of the list of entries that were freed.
     free: u32,
@@ -95,13 +87,11 @@ impl<K: Key> Table<K> {
     /// When the memory is not to be had.
     pub fn new(capacity: usize, seed: u64, memory: &Options) -> Result<Self, Error> {
         let capacity = capacity.clamp(1, 1 << 31);
-        let buckets = capacity.div_ceil(FILL).next_power_of_two();
         // Two odd words with no simple relation, so that neither factor of a key's hash is known.
         let secret = [splitmix(seed) | 1, splitmix(seed ^ 0x5851_f42d_4c95_7f2d) | 1];
         Ok(Self {
-            buckets: HugeSlice::zeroed("connection index", buckets, memory)?,
+            buckets: Buckets::new(capacity.div_ceil(FILL), memory)?,
             entries: HugeSlice::zeroed("connection entries", capacity, memory)?,
-            mask: buckets - 1,
             secret,
             free: NONE,
             fresh: 0,
@@ -137,30 +127,36 @@ impl<K: Key> Table<K> {
     /// The hash that the other functions ask for.
     #[inline]
     pub fn hash(&self, key: &K) -> u64 {
-        key.hash(&self.secret)
+        // The upper bits are the tag, which is never 0: see [`tag`].
+        key.hash(&self.secret) | 1 << 63
     }
 
-    /// Step 1: starts to bring the bucket of a key near.
+    /// Step 1: hashes a key, which the other steps ask for, and starts to bring its bucket near.
+    #[inline]
+    pub fn start(&self, key: &K) -> u64 {
+        let hash = self.hash(key);
+        self.prefetch(hash);
+        hash
+    }
+
+    /// Starts to bring the bucket of a key near.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        prefetch(&self.buckets[self.first(hash)]);
+        prefetch(self.buckets.at(hash as usize));
     }
 
     /// Step 2: the entry that is probably the key's, on its way near; [`NONE`] if it can only be in the second bucket or
     /// nowhere, which is on its way then.
     #[inline]
     pub fn probe(&self, hash: u64) -> u32 {
-        let first = self.first(hash);
-        let bucket = &self.buckets[first];
-        let found = simd::matches(&bucket.tags, tag(hash));
+        let bucket = self.buckets.at(hash as usize);
+        let found = simd::matches(&bucket.tags, hash);
         if found == 0 {
-            prefetch(&self.buckets[self.other(first, tag(hash))]);
+            prefetch(self.buckets.at(self.other(self.first(hash), tag(hash))));
             return NONE;
         }
         let entry = bucket.entries[found.trailing_zeros() as usize];
-        if let Some(entry) = self.entries.get(entry as usize) {
-            prefetch(entry);
-        }
+        prefetch(self.entries.as_ptr().wrapping_add(entry as usize));
         entry
     }
 
@@ -171,15 +167,14 @@ impl<K: Key> Table<K> {
             Some(entry) if entry.key == *key => Some(probed),
             // The tag was another key's, or the key is in its second bucket.
             Some(_) => self.find(key, hash),
-            None => self.find_in(self.other(self.first(hash), tag(hash)), key, tag(hash)),
+            None => self.find_in(self.other(self.first(hash), tag(hash)), key, hash),
         }
     }
 
     /// All three steps for one key.
     pub fn find(&self, key: &K, hash: u64) -> Option<u32> {
         let first = self.first(hash);
-        self.find_in(first, key, tag(hash))
-            .or_else(|| self.find_in(self.other(first, tag(hash)), key, tag(hash)))
+        self.find_in(first, key, hash).or_else(|| self.find_in(self.other(first, tag(hash)), key, hash))
     }
 
     /// The entry with that number.
@@ -204,8 +199,8 @@ impl<K: Key> Table<K> {
             return Err(Full);
         };
         let (bucket, place) = self.place(hash).ok_or(Full)?;
-        let bucket = &mut self.buckets[bucket];
-        bucket.tags[place] = tag(hash);
+        let bucket = self.buckets.at_mut(bucket);
+        bucket.tags.0[place] = tag(hash);
         bucket.entries[place] = entry;
         if entry == self.free {
             self.free = self.entries[entry as usize].next;
@@ -244,19 +239,19 @@ impl<K: Key> Table<K> {
 
     #[inline]
     fn first(&self, hash: u64) -> usize {
-        hash as usize & self.mask
+        hash as usize & self.buckets.mask()
     }
 
     /// The other bucket of an entry with that tag. Its own inverse.
     #[inline]
     fn other(&self, bucket: usize, tag: u16) -> usize {
         let step = u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        bucket ^ ((step as usize | 1) & self.mask)
+        bucket ^ ((step as usize | 1) & self.buckets.mask())
     }
 
-    fn find_in(&self, bucket: usize, key: &K, tag: u16) -> Option<u32> {
-        let bucket = &self.buckets[bucket];
-        let mut found = simd::matches(&bucket.tags, tag);
+    fn find_in(&self, bucket: usize, key: &K, hash: u64) -> Option<u32> {
+        let bucket = self.buckets.at(bucket);
+        let mut found = simd::matches(&bucket.tags, hash);
         while found != 0 {
             let entry = bucket.entries[found.trailing_zeros() as usize];
             if self.entries[entry as usize].key == *key {
@@ -278,12 +273,12 @@ impl<K: Key> Table<K> {
         }
         for bucket in [first, second] {
             for place in 0..8 {
-                let (moved_tag, moved) =
-                    (self.buckets[bucket].tags[place], self.buckets[bucket].entries[place]);
+                let from = self.buckets.at(bucket);
+                let (moved_tag, moved) = (from.tags.0[place], from.entries[place]);
                 let to = self.other(bucket, moved_tag);
                 if let Some(free) = self.room(to) {
-                    self.buckets[to].tags[free] = moved_tag;
-                    self.buckets[to].entries[free] = moved;
+                    let to = self.buckets.at_mut(to);
+                    (to.tags.0[free], to.entries[free]) = (moved_tag, moved);
                     return Some((bucket, place));
                 }
             }
@@ -293,15 +288,15 @@ impl<K: Key> Table<K> {
 
     #[inline]
     fn room(&self, bucket: usize) -> Option<usize> {
-        let free = simd::matches(&self.buckets[bucket].tags, 0);
+        let free = simd::matches(&self.buckets.at(bucket).tags, 0);
         (free != 0).then(|| free.trailing_zeros() as usize)
     }
 
     fn clear(&mut self, bucket: usize, entry: u32, tag: u16) -> bool {
-        let bucket = &mut self.buckets[bucket];
+        let bucket = self.buckets.at_mut(bucket);
         for place in 0..8 {
-            if bucket.tags[place] == tag && bucket.entries[place] == entry {
-                bucket.tags[place] = 0;
+            if bucket.tags.0[place] == tag && bucket.entries[place] == entry {
+                bucket.tags.0[place] = 0;
                 return true;
             }
         }
@@ -309,10 +304,10 @@ impl<K: Key> Table<K> {
     }
 }
 
-/// The part of a hash that the index keeps; never 0.
+/// The part of a hash that the index keeps; never 0, as the uppermost bit is set.
 #[inline]
 fn tag(hash: u64) -> u16 {
-    ((hash >> 48) as u16).max(1)
+    (hash >> 48) as u16
 }
 
 /// SplitMix64: spreads a seed over a word (Steele, Lea, Flood 2014).
