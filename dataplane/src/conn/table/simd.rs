@@ -12,14 +12,15 @@ use bytemuck::Zeroable;
 #[repr(C, align(16))]
 pub(crate) struct Tags(pub(crate) [u16; 8]);
 
-/// Starts to bring the cache line at this address near. Any address will do.
+/// Starts to bring the cache line at this address near: into the second-level cache, because so many lines can be on their
+/// way there at once as a batch asks for, but only a few into the first one, and the rest would wait. Any address will do.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch is a hint and cannot fault; SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
