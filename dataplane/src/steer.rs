@@ -187,7 +187,8 @@ mod tests {
             // The other way if the server's third, fourth and sixth group are 0.
             let inside = key(Side::Inside);
             let mut server = server;
-            (server[4..8].fill(0), server[10..12].fill(0));
+            server[4..8].fill(0);
+            server[10..12].fill(0);
             let back = toeplitz(&inside, &input(&server, &client, Some((service, port))));
             prop_assert_eq!(queue(back), owner(port));
             prop_assert_eq!(queue(toeplitz(&inside, &input(&server, &client, None))), owner(0));

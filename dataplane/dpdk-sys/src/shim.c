@@ -27,6 +27,9 @@
 #error "libdpdk 22.11 or newer is needed"
 #endif
 
+/* Entries of the largest table from hash to queue that is written. */
+#define DPDK_TABLE_MOST 4096
+
 /* The half of an mbuf that the packet path reads and writes itself: `Mbuf` of lib.rs. */
 _Static_assert(offsetof(struct rte_mbuf, buf_addr) == 0, "mbuf layout");
 _Static_assert(offsetof(struct rte_mbuf, data_off) == 16, "mbuf layout");
@@ -50,8 +53,7 @@ _Static_assert(sizeof(((struct rte_mbuf *)0)->nb_segs) == 2, "mbuf layout");
 _Static_assert(RTE_PKTMBUF_HEADROOM == 128, "the headroom that lib.rs states");
 _Static_assert(RTE_MBUF_F_EXTERNAL == (1ULL << 61), "the flag that lib.rs states");
 _Static_assert(RTE_MBUF_F_INDIRECT == (1ULL << 62), "the flag that lib.rs states");
-_Static_assert(RTE_ETH_RSS_L3_SRC_ONLY == (1ULL << 63), "the flag that lib.rs states");
-_Static_assert(RTE_ETH_RSS_L4_SRC_ONLY == (1ULL << 61), "the flag that lib.rs states");
+_Static_assert(RTE_ETH_RSS_NONFRAG_IPV4_TCP == (1ULL << 4), "the flag that lib.rs states");
 
 /* What DPDK logs is kept, not printed: its last lines explain an error. */
 
@@ -206,8 +208,10 @@ int dpdk_dev_info(uint16_t port, struct dpdk_dev_info *out)
 	return 0;
 }
 
-/* As many queues each way. `rss` says what is hashed to choose one; 0 for no choice. */
-int dpdk_dev_configure(uint16_t port, uint16_t queues, uint16_t mtu, uint64_t rss)
+/* As many queues each way. `rss` says what is hashed to choose one; 0 for no choice. `key` may be NULL: the driver's own.
+ * Drivers keep the pointer. */
+int dpdk_dev_configure(uint16_t port, uint16_t queues, uint16_t mtu, uint64_t rss, const uint8_t *key,
+		       uint8_t key_len)
 {
 	struct rte_eth_conf conf;
 
@@ -216,14 +220,70 @@ int dpdk_dev_configure(uint16_t port, uint16_t queues, uint16_t mtu, uint64_t rs
 	if (rss != 0) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf = rss;
+		conf.rx_adv_conf.rss_conf.rss_key = (uint8_t *)(uintptr_t)key;
+		conf.rx_adv_conf.rss_conf.rss_key_len = key == NULL ? 0 : key_len;
 	}
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
+	if (key != NULL) {
+		struct rte_eth_dev_info info;
+
+		if (rte_eth_dev_info_get(port, &info) == 0 &&
+		    (info.rss_algo_capa & RTE_ETH_HASH_ALGO_CAPA_MASK(TOEPLITZ)) != 0)
+			conf.rx_adv_conf.rss_conf.algorithm = RTE_ETH_HASH_FUNCTION_TOEPLITZ;
+	}
+#endif
 	return rte_eth_dev_configure(port, queues, queues, &conf);
 }
 
-/* The hash in force: what `dpdk_dev_configure` asked for, with all flows of TCP, UDP and SCTP over IP. */
+/* What the hash is to be of: addresses, with ports where there are any. */
 uint64_t dpdk_rss_flows(void)
 {
 	return RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP;
+}
+
+/* Copies the key in force. */
+int dpdk_rss_key_get(uint16_t port, uint8_t *key, uint8_t key_len)
+{
+	struct rte_eth_rss_conf conf;
+
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_key = key;
+	conf.rss_key_len = key_len;
+	return rte_eth_dev_rss_hash_conf_get(port, &conf);
+}
+
+/* The table from the low bits of the hash to queues, of `size` entries, which is what the device has. */
+#define GROUPS (DPDK_TABLE_MOST / RTE_ETH_RETA_GROUP_SIZE)
+
+int dpdk_rss_table_set(uint16_t port, const uint16_t *queues, uint16_t size)
+{
+	struct rte_eth_rss_reta_entry64 groups[GROUPS];
+	uint16_t i;
+
+	if (size > DPDK_TABLE_MOST)
+		return -EINVAL;
+	for (i = 0; i < size; i++) {
+		groups[i / RTE_ETH_RETA_GROUP_SIZE].mask = UINT64_MAX;
+		groups[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE] = queues[i];
+	}
+	return rte_eth_dev_rss_reta_update(port, groups, size);
+}
+
+int dpdk_rss_table_get(uint16_t port, uint16_t *queues, uint16_t size)
+{
+	struct rte_eth_rss_reta_entry64 groups[GROUPS];
+	uint16_t i;
+	int error;
+
+	if (size > DPDK_TABLE_MOST)
+		return -EINVAL;
+	memset(groups, 0, sizeof(groups));
+	for (i = 0; i < GROUPS; i++)
+		groups[i].mask = UINT64_MAX;
+	error = rte_eth_dev_rss_reta_query(port, groups, size);
+	for (i = 0; i < size; i++)
+		queues[i] = groups[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE];
+	return error;
 }
 
 int dpdk_dev_adjust_slots(uint16_t port, uint16_t *rx, uint16_t *tx)

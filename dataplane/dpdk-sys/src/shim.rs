@@ -11,10 +11,10 @@ pub const HEADROOM: usize = 128;
 pub const MBUF_EXTERNAL: u64 = 1 << 61;
 /// The data is in another mbuf's buffer.
 pub const MBUF_INDIRECT: u64 = 1 << 62;
-/// Hash the source address alone.
-pub const RSS_L3_SRC_ONLY: u64 = 1 << 63;
-/// Hash the source port alone.
-pub const RSS_L4_SRC_ONLY: u64 = 1 << 61;
+/// TCP over IPv4 is hashed with its ports.
+pub const RSS_TCP4: u64 = 1 << 4;
+/// Entries of the largest table from hash to queue that is written.
+pub const TABLE_MOST: usize = 4096;
 /// Any NUMA node.
 pub const SOCKET_ANY: i32 = -1;
 
@@ -147,8 +147,18 @@ unsafe extern "C" {
     pub fn dpdk_dev_by_name(name: *const c_char) -> c_int;
     pub fn dpdk_dev_name(port: u16, name: *mut c_char) -> c_int;
     pub fn dpdk_dev_info(port: u16, out: *mut DevInfo) -> c_int;
-    pub fn dpdk_dev_configure(port: u16, queues: u16, mtu: u16, rss: u64) -> c_int;
+    pub fn dpdk_dev_configure(
+        port: u16,
+        queues: u16,
+        mtu: u16,
+        rss: u64,
+        key: *const u8,
+        key_len: u8,
+    ) -> c_int;
     pub fn dpdk_rss_flows() -> u64;
+    pub fn dpdk_rss_key_get(port: u16, key: *mut u8, key_len: u8) -> c_int;
+    pub fn dpdk_rss_table_set(port: u16, queues: *const u16, size: u16) -> c_int;
+    pub fn dpdk_rss_table_get(port: u16, queues: *mut u16, size: u16) -> c_int;
     pub fn dpdk_dev_adjust_slots(port: u16, rx: *mut u16, tx: *mut u16) -> c_int;
     pub fn dpdk_rx_queue_setup(port: u16, queue: u16, slots: u16, socket: i32, pool: *mut Mempool) -> c_int;
     pub fn dpdk_tx_queue_setup(port: u16, queue: u16, slots: u16, socket: i32) -> c_int;

@@ -29,12 +29,13 @@ pub struct Facts {
 pub enum Spread {
     /// There is one worker.
     OneQueue,
-    /// It gives each frame to the worker that owns it: nothing is handed over.
+    /// It gives each frame to the worker that owns it, and says so; the counter of handoffs tells if it does. Protocols
+    /// whose ports it does not know, like SCTP on most devices, are handed over.
     Owner,
-    /// By a hash of its own: workers hand over what is not theirs.
+    /// By a hash of its own, since it takes no key or has no table of 128 entries: workers hand over what is not theirs.
     OwnHash,
-    /// It has no hash and gives all to the first worker, which hands over what is not its own.
-    FirstQueue,
+    /// In a way that it does not tell, often all to the first worker: workers hand over what is not theirs.
+    Unknown,
 }
 
 impl fmt::Display for Spread {
@@ -43,7 +44,7 @@ impl fmt::Display for Spread {
             Self::OneQueue => "one queue",
             Self::Owner => "to owners",
             Self::OwnHash => "by the device's hash, handed over to owners",
-            Self::FirstQueue => "first queue, handed over to owners",
+            Self::Unknown => "as the device does it, handed over to owners",
         })
     }
 }

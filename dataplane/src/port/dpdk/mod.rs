@@ -9,21 +9,26 @@
 //! worker: a queue each way that no other thread uses. Frames are [`Mbuf`]s from the device's ring through the worker to
 //! another device's ring, never copied. There is one pool of them for each NUMA node that has a device.
 //!
-//! Which worker receives a flow is the device's choice, by a hash of the source where it can do that; a worker hands over
-//! what is another's ([`crate::steer`]). A device without such a hash gives all to the first queue, and works as well.
+//! Which worker receives a flow is the device's choice. One that takes a key for its hash and a table of 128 entries or
+//! more gives each frame to its owner ([`crate::steer`]); of any other a worker hands over what is not its own, and the
+//! device works as well ([`Spread`]).
+//!
+//! Checksums are not left to devices: none that a worker sends needs to be computed anew. Those of forwarded packets are
+//! kept as they were or changed by the difference, which costs less than to tell a device.
 
 mod device;
 mod eal;
 mod error;
 
 pub use super::sys::dpdk::{DevInfo, Errno, Mbuf, MbufPool, Stats, version};
+pub use crate::steer::Side;
 pub use device::{DeviceHandle, Facts, Link, Spread};
 pub use eal::{Device, Memory};
 pub use error::Error;
 
 use super::{
     Frames,
-    sys::dpdk::{Alive, Mempool, Plan, Queue, Refused, take_log},
+    sys::dpdk::{Alive, Hash, Mempool, Plan, Queue, Refused, take_log},
 };
 use crate::limits::{BATCH, HANDOFF_RING, MAX_WAITING, MAX_WORKERS};
 use std::{
@@ -85,12 +90,18 @@ pub struct PortSettings {
     pub rx_slots: u16,
     /// Frames in each transmit ring; likewise.
     pub tx_slots: u16,
+    /// Whether it takes frames to all stations. If not, those to its own address and to groups, all of them: VRRP and
+    /// neighbour discovery go there.
+    pub promiscuous: bool,
+    /// Where the clients are, seen from it.
+    pub side: Side,
 }
 
 impl PortSettings {
-    /// For one worker, an MTU of 1500, and rings of 1024.
+    /// For one worker, outside, an MTU of 1500, and rings of 1024.
     pub fn new(device: Device) -> Self {
-        Self { device, workers: 1, mtu: 1500, rx_slots: 1024, tx_slots: 1024 }
+        let (promiscuous, side) = (false, Side::Outside);
+        Self { device, workers: 1, mtu: 1500, rx_slots: 1024, tx_slots: 1024, promiscuous, side }
     }
 }
 
@@ -142,39 +153,40 @@ impl Dpdk {
         let info = self.alive.info(port).map_err(step("ask what it is"))?;
         let driver = text(&info.driver);
         self.check(settings, &device, &driver, &info)?;
-        let rss = self.alive.rss(&info);
+        let several = settings.workers > 1;
+        let hash = if several { Hash::of(&info, settings.side, settings.workers) } else { Hash::NONE };
+        let chooses = hash.chooses();
         let plan = Plan {
             queues: settings.workers,
             mtu: settings.mtu,
-            rss: if settings.workers > 1 { rss.hash } else { 0 },
+            hash,
             rx_slots: settings.rx_slots,
             tx_slots: settings.tx_slots,
             node: info.socket,
+            promiscuous: settings.promiscuous,
         };
         let pool = self.mempool(info.socket)?;
-        let queues = self.alive.run(port, &plan, pool).map_err(|(step, errno, log)| {
+        let started = self.alive.run(port, plan, pool).map_err(|(step, errno, log)| {
             let log = error::last_line(&log);
             Error::Step { device: device.clone(), step, errno, log }
         })?;
-        let Some(running) = queues.first().map(|queue| Arc::clone(queue.device())) else {
-            return Ok(Vec::new());
-        };
         let facts = Facts {
             driver,
-            mac: running.ask().mac().map_err(step("ask for its MAC address"))?,
+            mac: started.running.ask().mac().map_err(step("ask for its MAC address"))?,
             mtu: settings.mtu,
             numa_node: u32::try_from(info.socket).ok(),
             queues: settings.workers,
-            spread: match plan.rss {
-                _ if settings.workers == 1 => Spread::OneQueue,
-                0 => Spread::FirstQueue,
-                _ => Spread::OwnHash,
+            spread: match started.to_owners {
+                _ if !several => Spread::OneQueue,
+                true => Spread::Owner,
+                false if chooses => Spread::OwnHash,
+                false => Spread::Unknown,
             },
         };
         let handle = DeviceHandle {
             name: device.as_str().into(),
             facts: Arc::new(facts),
-            device: Arc::downgrade(&running),
+            device: Arc::downgrade(&started.running),
         };
         let port = |queue| DpdkPort {
             queue,
@@ -184,7 +196,7 @@ impl Dpdk {
             lost: 0,
             up: true,
         };
-        Ok(queues.into_iter().map(port).collect())
+        Ok(started.queues.into_iter().map(port).collect())
     }
 
     /// The pool of a NUMA node, for a worker's own frames; of `None`, the first that there is.

@@ -6,10 +6,14 @@
 
 mod device;
 mod mbuf;
+mod rss;
+mod start;
 
 pub(crate) use device::Running;
 pub use mbuf::{Mbuf, MbufPool};
 pub(crate) use mbuf::{Mempool, Queue};
+pub(crate) use rss::Hash;
+pub(crate) use start::Plan;
 
 use dpdk_sys as raw;
 pub use dpdk_sys::{DevInfo, Stats};
@@ -129,54 +133,6 @@ impl Alive {
         checked(unsafe { raw::dpdk_dev_info(port, &mut info) })?;
         Ok(info)
     }
-
-    /// What a device can hash of TCP, UDP and SCTP: of the source alone, if it can.
-    pub(crate) fn rss(&self, info: &DevInfo) -> Rss {
-        const SOURCE_ONLY: u64 = raw::RSS_L3_SRC_ONLY | raw::RSS_L4_SRC_ONLY;
-        // SAFETY: it returns a constant.
-        let flows = info.rss_offloads & unsafe { raw::dpdk_rss_flows() };
-        match (flows, info.rss_offloads & SOURCE_ONLY) {
-            (0, _) => Rss { hash: 0, source_only: false },
-            (flows, SOURCE_ONLY) => Rss { hash: flows | SOURCE_ONLY, source_only: true },
-            (flows, _) => Rss { hash: flows, source_only: false },
-        }
-    }
-
-    /// Configures a device and starts it. Returns a handle for each of its queues.
-    pub(crate) fn run(
-        &self,
-        port: u16,
-        plan: &Plan,
-        pool: Arc<Mempool>,
-    ) -> Result<Vec<Queue>, (&'static str, Errno, String)> {
-        // The log is taken before the device is closed, which is logged too.
-        let failed = |step| move |errno| (step, errno, take_log());
-        let (mut rx, mut tx) = (plan.rx_slots, plan.tx_slots);
-        let socket = plan.node;
-        // SAFETY: see the head.
-        unsafe {
-            checked(raw::dpdk_dev_configure(port, plan.queues, plan.mtu, plan.rss))
-                .map_err(failed("configure it"))?;
-        }
-        // SAFETY: configured, and DPDK refuses to configure a device that runs.
-        let running = Arc::new(unsafe { Running::new(port, pool) });
-        // SAFETY: see the head. The pool lives as long as `running`, which closes the device.
-        unsafe {
-            checked(raw::dpdk_dev_adjust_slots(port, &mut rx, &mut tx)).map_err(failed("size its rings"))?;
-            for queue in 0..plan.queues {
-                let pool = running.pool.as_ptr();
-                checked(raw::dpdk_rx_queue_setup(port, queue, rx, socket, pool))
-                    .map_err(failed("make a receive ring"))?;
-                checked(raw::dpdk_tx_queue_setup(port, queue, tx, socket))
-                    .map_err(failed("make a transmit ring"))?;
-            }
-            checked(raw::dpdk_dev_start(port)).map_err(failed("start it"))?;
-            // Neighbour solicitations for virtual addresses go to groups. Drivers without a filter refuse: they take all.
-            let _ = raw::dpdk_all_multicast(port, 1);
-            // SAFETY: started with as many queues, each number once.
-            Ok((0..plan.queues).map(|queue| Queue::new(Arc::clone(&running), queue)).collect())
-        }
-    }
 }
 
 impl Drop for Alive {
@@ -185,27 +141,6 @@ impl Drop for Alive {
         // SAFETY: the last of all that refers to DPDK's memory is gone.
         unsafe { raw::dpdk_eal_cleanup() };
     }
-}
-
-/// How a device is to be configured.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
-    pub(crate) queues: u16,
-    pub(crate) mtu: u16,
-    pub(crate) rss: u64,
-    pub(crate) rx_slots: u16,
-    pub(crate) tx_slots: u16,
-    /// -1 for any.
-    pub(crate) node: i32,
-}
-
-/// How a device chooses the queue of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rss {
-    /// `RTE_ETH_RSS_*`; 0 if it cannot choose.
-    pub(crate) hash: u64,
-    /// By the client alone.
-    pub(crate) source_only: bool,
 }
 
 /// Whether DPDK knows this thread; taken back when the thread ends.
