@@ -189,10 +189,15 @@ _Static_assert(sizeof(struct dpdk_dev_info) == 72, "lib.rs has the same structur
 int dpdk_dev_info(uint16_t port, struct dpdk_dev_info *out)
 {
 	struct rte_eth_dev_info info;
+	uint32_t most;
 	int error = rte_eth_dev_info_get(port, &info);
 
 	if (error != 0)
 		return error;
+	/* As rte_eth_dev_configure reckons: a driver that knows no largest MTU knows a largest frame, of 18 bytes more. */
+	most = info.max_mtu;
+	if (most == UINT16_MAX && info.max_rx_pktlen > 18 && info.max_rx_pktlen - 18 < most)
+		most = info.max_rx_pktlen - 18;
 	memset(out, 0, sizeof(*out));
 	snprintf(out->driver, sizeof(out->driver), "%s", info.driver_name);
 	out->rss_offloads = info.flow_type_rss_offloads;
@@ -202,7 +207,7 @@ int dpdk_dev_info(uint16_t port, struct dpdk_dev_info *out)
 	out->max_rx_queues = info.max_rx_queues;
 	out->max_tx_queues = info.max_tx_queues;
 	out->min_mtu = info.min_mtu;
-	out->max_mtu = info.max_mtu;
+	out->max_mtu = most;
 	out->reta_size = info.reta_size;
 	out->hash_key_size = info.hash_key_size;
 	return 0;
@@ -250,6 +255,17 @@ int dpdk_rss_key_get(uint16_t port, uint8_t *key, uint8_t key_len)
 	conf.rss_key = key;
 	conf.rss_key_len = key_len;
 	return rte_eth_dev_rss_hash_conf_get(port, &conf);
+}
+
+int dpdk_rss_key_set(uint16_t port, uint64_t rss, const uint8_t *key, uint8_t key_len)
+{
+	struct rte_eth_rss_conf conf;
+
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_hf = rss;
+	conf.rss_key = (uint8_t *)(uintptr_t)key;
+	conf.rss_key_len = key_len;
+	return rte_eth_dev_rss_hash_update(port, &conf);
 }
 
 /* The table from the low bits of the hash to queues, of `size` entries, which is what the device has. */
@@ -422,6 +438,18 @@ uint16_t dpdk_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, 
 uint16_t dpdk_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count)
 {
 	return rte_eth_tx_burst(port, queue, frames, count);
+}
+
+/* Frees what waits in a receive ring, 64 frames at most `bursts` times. */
+void dpdk_drain(uint16_t port, uint16_t queue, uint16_t bursts)
+{
+	struct rte_mbuf *frames[64];
+	uint16_t got = 64;
+
+	while (bursts-- > 0 && got > 0) {
+		got = rte_eth_rx_burst(port, queue, frames, 64);
+		rte_pktmbuf_free_bulk(frames, got);
+	}
 }
 
 /* Buffers */

@@ -157,6 +157,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn dpdk_rss_flows() -> u64;
     pub fn dpdk_rss_key_get(port: u16, key: *mut u8, key_len: u8) -> c_int;
+    pub fn dpdk_rss_key_set(port: u16, rss: u64, key: *const u8, key_len: u8) -> c_int;
     pub fn dpdk_rss_table_set(port: u16, queues: *const u16, size: u16) -> c_int;
     pub fn dpdk_rss_table_get(port: u16, queues: *mut u16, size: u16) -> c_int;
     pub fn dpdk_dev_adjust_slots(port: u16, rx: *mut u16, tx: *mut u16) -> c_int;
@@ -176,6 +177,7 @@ unsafe extern "C" {
     pub fn dpdk_all_multicast(port: u16, on: c_int) -> c_int;
     pub fn dpdk_rx_burst(port: u16, queue: u16, frames: *mut *mut Mbuf, room: u16) -> u16;
     pub fn dpdk_tx_burst(port: u16, queue: u16, frames: *mut *mut Mbuf, count: u16) -> u16;
+    pub fn dpdk_drain(port: u16, queue: u16, bursts: u16);
     pub fn dpdk_pool_create(
         name: *const c_char,
         mbufs: u32,

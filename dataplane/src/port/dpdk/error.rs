@@ -97,7 +97,7 @@ pub enum Error {
     },
     /// Frames that do not fit.
     #[error(
-        "{device}: an MTU of {mtu} is not possible: the device ({driver}) and the buffers take {least} to {largest}"
+        "{device}: an MTU of {mtu} is not possible: the device ({driver}) takes {least} to {largest}; set `mtu` of the port to one of these"
     )]
     Mtu {
         /// The device.
@@ -110,6 +110,18 @@ pub enum Error {
         least: u16,
         /// The largest possible.
         largest: u16,
+    },
+    /// Frames that do not fit into packet buffers.
+    #[error(
+        "{device}: an MTU of {mtu} is not possible: packet buffers hold frames of an MTU up to {largest}, and are made when DPDK starts; set the `mtu` of the port back, or restart with this one"
+    )]
+    Room {
+        /// The device.
+        device: String,
+        /// The MTU wanted.
+        mtu: u16,
+        /// The largest possible.
+        largest: usize,
     },
     /// No memory for packets.
     #[error(

@@ -66,6 +66,12 @@ impl Settings {
         Self { devices, memory: Memory::HugePages, frame_room: ROOM, buffers, arguments: Vec::new() }
     }
 
+    /// Bytes behind the headroom that a packet buffer needs for frames of this MTU: [`Settings::frame_room`].
+    pub fn room(mtu: u16) -> u16 {
+        let whole = (usize::from(mtu) + LINK_BYTES).next_multiple_of(1_024);
+        whole.clamp(usize::from(ROOM), 63 * 1_024) as u16
+    }
+
     /// Packet buffers that may be out at once: in the rings of all devices, and with the workers.
     pub fn buffers(devices: usize, workers: usize, slots: u16) -> u32 {
         let rings = devices * workers * 2 * usize::from(slots);
@@ -243,13 +249,33 @@ impl Dpdk {
         if queues < workers {
             return Err(Error::Queues { device, driver, queues, workers });
         }
-        let room = usize::from(self.frame_room);
-        let largest = usize::from(info.max_mtu).min(room.saturating_sub(LINK_BYTES)) as u16;
-        if mtu > largest || mtu < info.min_mtu {
-            return Err(Error::Mtu { device, driver, mtu, least: info.min_mtu, largest });
+        if !(info.min_mtu..=info.max_mtu).contains(&mtu) {
+            let (least, largest) = (info.min_mtu, info.max_mtu);
+            return Err(Error::Mtu { device, driver, mtu, least, largest });
+        }
+        let largest = usize::from(self.frame_room).saturating_sub(LINK_BYTES);
+        if usize::from(mtu) > largest {
+            return Err(Error::Room { device, mtu, largest });
         }
         Ok(())
     }
+}
+
+/// Stops a device and starts it again: all of its ports are needed, so that no worker uses it meanwhile. What is in its
+/// rings may be lost; nothing of it stays out of its pool.
+///
+/// # Errors
+/// When some of its ports are missing, or the device does not start again; it then receives and sends nothing.
+pub fn restart(ports: &mut [&mut DpdkPort]) -> Result<(), Error> {
+    let Some(first) = ports.first() else { return Ok(()) };
+    let (handle, device) = (first.handle(), Arc::clone(first.queue.device()));
+    let queues: Vec<&mut Queue> = ports.iter_mut().map(|port| &mut port.queue).collect();
+    device.restart(queues).map_err(|(step, errno, log)| Error::Step {
+        device: handle.name().to_owned(),
+        step,
+        errno,
+        log: error::last_line(&log),
+    })
 }
 
 /// One worker's queues of a device.

@@ -4,7 +4,7 @@
 //! [`Running`] that is held to the second. Bursts need neither.
 #![allow(unsafe_code)]
 
-use super::{Errno, Mempool, checked};
+use super::{Errno, Mempool, Plan, checked};
 use dpdk_sys as raw;
 use std::{
     ffi::c_char,
@@ -17,31 +17,41 @@ pub(crate) struct Running {
     pub(super) port: u16,
     /// Where its receive rings take mbufs from; freed after the device has given them back.
     pub(crate) pool: Arc<Mempool>,
-    asked: Mutex<()>,
+    pub(super) plan: Plan,
+    /// Whether it runs. Taken by whoever asks it.
+    started: Mutex<bool>,
 }
 
 impl Running {
     /// # Safety
     /// DPDK runs, the device is configured, and there is no other value for it.
-    pub(super) unsafe fn new(port: u16, pool: Arc<Mempool>) -> Self {
-        Self { port, pool, asked: Mutex::new(()) }
+    pub(super) unsafe fn new(port: u16, pool: Arc<Mempool>, plan: Plan) -> Self {
+        Self { port, pool, plan, started: Mutex::new(false) }
     }
 
     /// To ask it, when no other thread does.
     pub(crate) fn ask(&self) -> Asked<'_> {
-        Asked { port: self.port, _alone: self.asked.lock().unwrap_or_else(PoisonError::into_inner) }
+        Asked { port: self.port, started: self.started.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// To ask it, unless another thread does: for workers, which do not wait.
     pub(crate) fn ask_now(&self) -> Option<Asked<'_>> {
-        Some(Asked { port: self.port, _alone: self.asked.try_lock().ok()? })
+        Some(Asked { port: self.port, started: self.started.try_lock().ok()? })
     }
 }
 
+/// More bursts than any ring holds.
+const DRAIN: u16 = 1_024;
+
 impl Drop for Running {
     fn drop(&mut self) {
-        // SAFETY: numbers, and DPDK runs: the pool keeps it. A device that refuses is left to the end of the process.
+        // SAFETY: numbers, and DPDK runs: the pool keeps it. No thread has a queue any more: each keeps this value. A device
+        // that refuses is left to the end of the process.
         unsafe {
+            // Drivers of hardware give back what is in their rings, some of software do not.
+            if *self.started.get_mut().unwrap_or_else(PoisonError::into_inner) {
+                (0..self.plan.queues).for_each(|queue| raw::dpdk_drain(self.port, queue, DRAIN));
+            }
             let _ = checked(raw::dpdk_dev_stop(self.port));
             let _ = checked(raw::dpdk_dev_close(self.port));
         }
@@ -57,7 +67,7 @@ impl fmt::Debug for Running {
 /// A device that nobody else asks at the time.
 pub(crate) struct Asked<'a> {
     port: u16,
-    _alone: MutexGuard<'a, ()>,
+    pub(super) started: MutexGuard<'a, bool>,
 }
 
 impl Asked<'_> {

@@ -42,7 +42,9 @@ impl Hash {
     pub(crate) fn of(info: &DevInfo, side: Side, workers: u16) -> Self {
         // SAFETY: it returns a constant.
         let flows = info.rss_offloads & unsafe { raw::dpdk_rss_flows() };
-        let (entries, key_len) = (usize::from(info.reta_size), usize::from(info.hash_key_size));
+        // Drivers that do not say take the usual length.
+        let key_len = if info.hash_key_size == 0 { KEY_LEN } else { info.hash_key_size.into() };
+        let entries = usize::from(info.reta_size);
         let tabled = entries.is_power_of_two() && (BUCKETS..=raw::TABLE_MOST).contains(&entries);
         let keyed = (KEY_LEN..=LONGEST).contains(&key_len);
         if !tabled || !keyed || flows & raw::RSS_TCP4 == 0 {
@@ -69,16 +71,23 @@ impl Hash {
         let Some((key, key_len)) = self.key else { return false };
         let size = self.table.len() as u16;
         let mut had = vec![0; self.table.len()];
-        let mut key_had = [0; LONGEST];
-        // SAFETY: arrays of the lengths that are told.
+        // What a driver does not tell, it is believed: the counter of handoffs shows it.
+        let has_key = || {
+            let mut had = [0; LONGEST];
+            // SAFETY: as the caller says, and room for a key of this length.
+            let told = checked(unsafe { raw::dpdk_rss_key_get(port, had.as_mut_ptr(), key_len) });
+            told.is_err() || had == *key
+        };
+        // SAFETY: as the caller says, and arrays of the lengths that are told.
         unsafe {
-            if checked(raw::dpdk_rss_table_set(port, self.table.as_ptr(), size)).is_err() {
-                return false;
-            }
-            // Some drivers do not tell what they have: they are believed, and the counter of handoffs shows it.
-            let told = |code| checked(code).is_ok();
-            (!told(raw::dpdk_rss_table_get(port, had.as_mut_ptr(), size)) || had == self.table)
-                && (!told(raw::dpdk_rss_key_get(port, key_had.as_mut_ptr(), key_len)) || key_had == *key)
+            // Some take no key when they are configured, but do when they run.
+            let keyed = has_key()
+                || checked(raw::dpdk_rss_key_set(port, self.flows, key.as_ptr(), key_len)).is_ok()
+                    && has_key();
+            keyed
+                && checked(raw::dpdk_rss_table_set(port, self.table.as_ptr(), size)).is_ok()
+                && (checked(raw::dpdk_rss_table_get(port, had.as_mut_ptr(), size)).is_err()
+                    || had == self.table)
         }
     }
 }
@@ -99,6 +108,7 @@ mod tests {
         assert_eq!(hash.table.len(), 512);
         assert_eq!((&hash.table[..128], &hash.table[384..]), (&steer::table(3)[..], &steer::table(3)[..]));
         assert_ne!(Hash::of(&info(u64::MAX, 128, 40), Side::Inside, 3).key.unwrap().0, key);
+        assert_eq!(Hash::of(&info(u64::MAX, 128, 0), Side::Outside, 3).key.unwrap(), (key, 40));
     }
 
     #[test]
@@ -108,7 +118,7 @@ mod tests {
             info(u64::MAX, 0, 40),
             info(u64::MAX, 192, 40),
             info(u64::MAX, 8_192, 40),
-            info(u64::MAX, 128, 0),
+            info(u64::MAX, 128, 39),
             info(u64::MAX, 128, 65),
             // Addresses alone.
             info(1 << 2, 128, 40),

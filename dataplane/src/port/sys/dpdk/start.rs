@@ -1,7 +1,7 @@
 //! How a device is configured and started.
 #![allow(unsafe_code)]
 
-use super::{Alive, Errno, Hash, Mempool, Queue, Running, checked, take_log};
+use super::{Alive, Errno, Hash, Mempool, Queue, Running, checked, device::Asked, take_log};
 use dpdk_sys as raw;
 use std::{ptr, sync::Arc};
 
@@ -40,17 +40,35 @@ impl Alive {
     pub(crate) fn run(&self, port: u16, plan: Plan, pool: Arc<Mempool>) -> Result<Started, Failed> {
         // SAFETY: DPDK runs.
         let with_key = unsafe { configure(port, &plan)? };
+        let (queues, hash) = (plan.queues, if with_key { plan.hash.clone() } else { Hash::NONE });
         // SAFETY: configured, and DPDK refuses to configure a device that runs.
-        let running = Arc::new(unsafe { Running::new(port, pool) });
+        let running = Arc::new(unsafe { Running::new(port, pool, Plan { hash, ..plan }) });
         // SAFETY: configured. The pool lives as long as `running`, which closes the device.
         let to_owners = unsafe {
-            set_up_queues(port, &plan, running.pool.as_ptr())?;
-            start(port, &plan)?;
-            with_key && plan.hash.apply(port)
+            set_up_queues(port, &running.plan, running.pool.as_ptr())?;
+            start(port, &running.plan, &mut running.ask())?
         };
         // SAFETY: started with as many queues, each number once.
-        let queues = (0..plan.queues).map(|queue| unsafe { Queue::new(Arc::clone(&running), queue) });
+        let queues = (0..queues).map(|queue| unsafe { Queue::new(Arc::clone(&running), queue) });
         Ok(Started { queues: queues.collect(), running, to_owners })
+    }
+}
+
+impl Running {
+    /// Stops the device and starts it again. `queues` are all that there are of it.
+    pub(crate) fn restart(&self, queues: Vec<&mut Queue>) -> Result<(), Failed> {
+        let own = queues.iter().filter(|queue| ptr::eq(&**queue.device(), self)).count();
+        if own != usize::from(self.plan.queues) {
+            return Err(failed("restart it while some of its ports are in use")(Errno(libc::EBUSY)));
+        }
+        let mut asked = self.ask();
+        // SAFETY: all queues are borrowed exclusively, so that no thread uses one, and nobody else asks the device.
+        unsafe {
+            checked(raw::dpdk_dev_stop(self.port)).map_err(failed("stop it"))?;
+            *asked.started = false;
+            start(self.port, &self.plan, &mut asked)?;
+        }
+        Ok(())
     }
 }
 
@@ -96,12 +114,15 @@ unsafe fn set_up_queues(port: u16, plan: &Plan, pool: *mut raw::Mempool) -> Resu
     Ok(())
 }
 
+/// Returns whether the device gives each frame to its owner.
+///
 /// # Safety
-/// The device is configured, with all of its queues, and nobody else asks it.
-unsafe fn start(port: u16, plan: &Plan) -> Result<(), Failed> {
+/// The device is configured, with all of its queues.
+unsafe fn start(port: u16, plan: &Plan, asked: &mut Asked<'_>) -> Result<bool, Failed> {
     // SAFETY: as the caller says.
     unsafe {
         checked(raw::dpdk_dev_start(port)).map_err(failed("start it"))?;
+        *asked.started = true;
         // Its own address alone, unless told otherwise. Drivers without a filter refuse: they take all.
         match checked(raw::dpdk_promiscuous(port, plan.promiscuous.into())) {
             Err(errno) if plan.promiscuous => {
@@ -111,6 +132,6 @@ unsafe fn start(port: u16, plan: &Plan) -> Result<(), Failed> {
         }
         // Neighbour solicitations for virtual addresses, and VRRP, go to groups.
         let _ = checked(raw::dpdk_all_multicast(port, 1));
+        Ok(plan.hash.apply(port))
     }
-    Ok(())
 }
