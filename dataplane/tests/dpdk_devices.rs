@@ -50,7 +50,7 @@ fn a_device_with_a_key_and_a_table_is_told_the_owners() {
     assert_eq!(spread(&dpdk, names[2], 1, Side::Outside), Spread::OneQueue);
     // It has no hash.
     let spread = spread(&dpdk, names[3], 2, Side::Outside);
-    assert_eq!(spread, Spread::Unknown);
+    assert_eq!(spread, Spread::FirstQueue);
     assert_eq!(spread.to_string(), "as the device does it, handed over to owners");
 }
 

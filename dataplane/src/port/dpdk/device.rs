@@ -34,8 +34,8 @@ pub enum Spread {
     Owner,
     /// By a hash of its own, since it takes no key or has no table of 128 entries: workers hand over what is not theirs.
     OwnHash,
-    /// In a way that it does not tell, often all to the first worker: workers hand over what is not theirs.
-    Unknown,
+    /// It has no hash that DPDK knows of: mostly all to the first worker, which hands over what is not its own.
+    FirstQueue,
 }
 
 impl fmt::Display for Spread {
@@ -44,7 +44,7 @@ impl fmt::Display for Spread {
             Self::OneQueue => "one queue",
             Self::Owner => "to owners",
             Self::OwnHash => "by the device's hash, handed over to owners",
-            Self::Unknown => "as the device does it, handed over to owners",
+            Self::FirstQueue => "as the device does it, handed over to owners",
         })
     }
 }

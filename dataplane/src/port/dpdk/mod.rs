@@ -186,7 +186,7 @@ impl Dpdk {
                 _ if !several => Spread::OneQueue,
                 true => Spread::Owner,
                 false if chooses => Spread::OwnHash,
-                false => Spread::Unknown,
+                false => Spread::FirstQueue,
             },
         };
         let handle = DeviceHandle {

@@ -126,7 +126,7 @@ unsafe fn start(port: u16, plan: &Plan, asked: &mut Asked<'_>) -> Result<bool, F
         // Its own address alone, unless told otherwise. Drivers without a filter refuse: they take all.
         match checked(raw::dpdk_promiscuous(port, plan.promiscuous.into())) {
             Err(errno) if plan.promiscuous => {
-                return Err(failed("make it take frames to all stations")(errno));
+                return Err(failed("make it promiscuous")(errno));
             }
             _ => {}
         }
