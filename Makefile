@@ -19,14 +19,20 @@ demo:
 	@deploy/demo/demo.sh target/release
 
 test:
-	@$(NEED) cargo cc ip curl nginx ethtool nft ping scapy sysctl valgrind
+	@$(NEED) cargo cc ip curl nginx ethtool nft ping scapy sysctl valgrind libdpdk
 	@deploy/hugepages.sh cargo ci
+	@$(MAKE) --no-print-directory test-dpdk
 
+# The whole workspace with the feature, so that what is built is what `cargo ci` has built, but for the crates that have it.
+WITH_DPDK := --workspace --features pointsman-dataplane/dpdk,pointsman-control/dpdk,pointsman-benches/dpdk,pointsman-tests/dpdk
 test-dpdk:
-	@$(NEED) cargo cc ip ethtool ping libdpdk
-	@cargo clippy --quiet --package dpdk-sys --package pointsman-dataplane --features pointsman-dataplane/dpdk --all-targets -- -D warnings
-	@cargo test --quiet --package pointsman-dataplane --features dpdk dpdk
-	@cargo test --quiet --package pointsman-dataplane --features dpdk --test dpdk --test dpdk_memif
+	@$(NEED) cargo cc ip curl nginx ethtool ping sysctl libdpdk
+	@echo '==> lints with DPDK'
+	@cargo clippy --quiet $(WITH_DPDK) --all-targets -- -D warnings
+	@echo '==> tests with DPDK'
+	@cargo build --quiet $(WITH_DPDK) --bin pointsmand --bin pointsman
+	@cargo test --quiet --package pointsman-dataplane --features dpdk --lib dpdk
+	@cargo test $(WITH_DPDK) --test dpdk --test dpdk_memif --test dpdk_refusals
 
 test-vm:
 	@$(NEED) cargo cc ip curl nginx sysctl libdpdk qemu-system-x86_64 busybox strip

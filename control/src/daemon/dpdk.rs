@@ -22,7 +22,7 @@ use pointsman_dataplane::{
     snapshot::Snapshot,
 };
 use pointsman_hugepages::Report;
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, path::Path};
 
 /// Why ports of DPDK's do not start.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,24 @@ pub enum Error {
     /// DPDK refuses.
     #[error(transparent)]
     Dpdk(Box<dpdk::Error>),
+    /// DPDK does not start with what it was told.
+    #[error("{source}; {hint}")]
+    Start {
+        /// What it said.
+        source: Box<dpdk::Error>,
+        /// What to look at.
+        hint: String,
+    },
+    /// A virtual device on an interface that is not there.
+    #[error(
+        "port {port}: no interface is named \"{interface}\", which its device is to be made of; `ip link` lists those there are"
+    )]
+    NoInterface {
+        /// The port.
+        port: String,
+        /// The interface.
+        interface: String,
+    },
     /// DPDK refuses the device of a port.
     #[error("port {port}: {source}")]
     Port {
@@ -79,6 +97,41 @@ fn of_port(port: &Port) -> impl Fn(dpdk::Error) -> Error {
     move |source| Error::Port { port: port.name.clone(), source: source.into() }
 }
 
+/// What to look at when DPDK does not start: it says little itself.
+fn not_started(error: dpdk::Error, settings: &Settings, ports: &[(&Port, &Configured)]) -> Error {
+    let dpdk::Error::Refused { log, .. } = &error else { return error.into() };
+    let named = |(port, _): &&(&Port, &Configured)| {
+        let name = port.device.split(',').next().unwrap_or_default();
+        log.contains(name)
+    };
+    let hint = if let Some((port, _)) = ports.iter().find(named) {
+        format!(
+            "correct the device \"{}\" of port {}: its first word is a driver and a number, and Debian has each driver in a package of its own (`apt-cache search librte-net`)",
+            port.device, port.name
+        )
+    } else if !settings.arguments.is_empty() {
+        format!(
+            "correct or remove what dpdk.arguments adds: {} (`dpdk-testpmd --help` lists what DPDK takes)",
+            settings.arguments.join(" ")
+        )
+    } else {
+        "`dpdk-testpmd` (package dpdk) with the same device says more".to_owned()
+    };
+    Error::Start { source: error.into(), hint }
+}
+
+/// The drivers of such devices say nothing of it.
+fn check_interface(port: &Port) -> Result<(), Error> {
+    let argument = port.device.split(',').find_map(|argument| argument.strip_prefix("iface="));
+    let made_of_one = port.device.starts_with("net_af_packet") || port.device.starts_with("net_af_xdp");
+    let (all, absent) =
+        (Path::new("/sys/class/net"), |name: &&str| !Path::new("/sys/class/net").join(name).exists());
+    match argument.filter(|_| made_of_one && all.exists()).filter(absent) {
+        Some(name) => Err(Error::NoInterface { port: port.name.clone(), interface: name.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// The devices, open and with interfaces, before the workers run.
 pub(super) struct Opened {
     seats: Vec<Seat<DpdkPort>>,
@@ -100,7 +153,8 @@ impl Opened {
         let settings = settings(start, &ports)?;
         let room = settings.frame_room.into();
         tracing::info!("starting DPDK: {}", dpdk::version());
-        let dpdk = Dpdk::start(&settings).map_err(Error::from)?;
+        ports.iter().try_for_each(|(port, _)| check_interface(port))?;
+        let dpdk = Dpdk::start(&settings).map_err(|error| not_started(error, &settings, &ports))?;
         let (ends, host) = path::channel(workers, room).map_err(Error::Path)?;
         let mut queues: Vec<Vec<DpdkPort>> = (0..workers).map(|_| Vec::new()).collect();
         let (mut devices, mut taps) = (Vec::new(), Vec::new());
@@ -186,6 +240,7 @@ fn port_settings(port: &Port, configured: &Configured, workers: usize) -> Result
         mtu: configured.mtu,
         rx_slots: configured.rx_ring,
         tx_slots: configured.tx_ring,
+        promiscuous: configured.promiscuous,
         ..PortSettings::new(device(port)?)
     })
 }
