@@ -50,7 +50,19 @@ pub fn repository() -> PathBuf {
 impl Lab {
     /// Makes the namespaces. There is nothing in them but `/run`, which is empty.
     pub fn new() -> Self {
-        let in_user_namespace = isolation();
+        Self::isolated(isolation())
+    }
+
+    /// A lab without a user namespace of its own, for what the kernel gives to the machine's root alone; panics with the
+    /// remedy if this is not root. Everything else is as private as in any lab.
+    pub fn of_root(reason: &str) -> Self {
+        let works = Command::new("unshare").args(["-nm", "true"]).output();
+        let root = works.is_ok_and(|output| output.status.success());
+        assert!(root, "this test needs root ({reason}): run it as root, or with `sudo env PATH=$PATH make`");
+        Self::isolated(false)
+    }
+
+    fn isolated(in_user_namespace: bool) -> Self {
         let flags = if in_user_namespace { "-Urnm" } else { "-nm" };
         let mut anchor = Command::new("unshare")
             .args([flags, "--pid", "--fork", "--kill-child", "--", "sh", "-c", ANCHOR])

@@ -14,7 +14,12 @@ impl Lab {
     /// A lab with one segment: client .50, director .11, web1 .12 and web2 .13 of 192.168.10.0/24 and fd00:10::/64,
     /// each with its interface `eth0`, joined by a bridge in the node `switch`.
     pub fn segment() -> Self {
-        let lab = Self::new();
+        Self::new().with_segment()
+    }
+
+    /// The same in a lab that is there.
+    pub fn with_segment(self) -> Self {
+        let lab = self;
         lab.add_node("switch");
         lab.ok("switch", "ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
         // Where the kernel's bridge netfilter is loaded, it would take broken packets out that are meant to arrive.
