@@ -65,10 +65,16 @@ rows! {
     FLOOD: "same, table full, SYN flood", "M/s", Bound::AtLeast(6.0), None;
     /// Bytes for each connection that the table holds.
     MEMORY: "memory per connection", "B", Bound::AtMost(88.0), None;
+    /// Bytes for each connection that the table holds.
+    MEMORY_IPV6: "memory per connection, IPv6", "B", Bound::AtMost(160.0), None;
     /// Millions of packets a second of CPU time.
     AF_PACKET: "AF_PACKET over veth, one core", "Mpps", Bound::AtLeast(0.9), Some(1.2);
     /// Times one worker.
     WORKERS: "two workers", "x one worker", Bound::AtLeast(1.9), None;
+    /// Milliseconds.
+    APPLY: "apply 1000 services x 100 servers", "ms", Bound::AtMost(1_000.0), None;
+    /// Milliseconds.
+    APPLY_ONE: "apply 1000 services x 100 servers: one server", "ms", Bound::AtMost(2.0), None;
 }
 
 impl Row {

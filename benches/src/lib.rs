@@ -4,6 +4,8 @@
 //! is offered. Read [`timing`] for how a figure is taken, [`goals`] for what it is compared with, and
 //! [`tool`] for the program that users run.
 
+#[cfg(feature = "control")]
+pub mod apply;
 pub mod callgrind;
 #[cfg(feature = "dpdk")]
 pub mod dpdk_path;

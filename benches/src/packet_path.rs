@@ -16,8 +16,14 @@ use crate::{
     timing::{Figure, measure, reference_nanos},
     traffic::{Flood, Fresh, Permuted},
 };
-use pointsman_dataplane::{conn::tcp::TcpState, limits::BATCH, snapshot::Timeouts, time::Ticks, wire::tcp};
-use pointsman_hugepages::{Error, Options};
+use pointsman_dataplane::{
+    conn::{key::Key6, table::Table, tcp::TcpState},
+    limits::BATCH,
+    snapshot::Timeouts,
+    time::Ticks,
+    wire::tcp,
+};
+use pointsman_hugepages::{Error, Options, PageSize};
 
 /// Connections of the table in the benches of new connections. A tenth of them stay established while it is flooded.
 fn table(extent: Extent) -> usize {
@@ -52,6 +58,18 @@ pub fn hit(flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
     );
     let measured = Measured { figure, huge: rig.has_huge_pages() };
     Ok((measured, rig.table_bytes() as f64 / f64::from(flows)))
+}
+
+/// Bytes for each connection of a table of `flows` IPv6 connections, and whether it has huge pages.
+///
+/// # Errors
+/// When the memory is not to be had.
+pub fn memory_ipv6(flows: u32) -> Result<(f64, bool), Error> {
+    let table = Table::<Key6>::new(flows as usize, 0x5eed, &Options::default())?;
+    let reports = table.reports();
+    let bytes: usize = reports.iter().map(|report| report.bytes).sum();
+    let huge = reports.iter().all(|report| report.page_size != PageSize::Ordinary);
+    Ok((bytes as f64 / f64::from(flows), huge))
 }
 
 /// Generator and port alone.

@@ -81,7 +81,6 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
         service_index: [(key, 0)].into_iter().collect(),
         destinations: destinations.into(),
         next_hops: next_hops.into(),
-        paths: Arc::default(),
         timeouts,
         ..Snapshot::default()
     }

@@ -2,68 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod support;
+
 use pointsman_benches::tool::report::Report;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
-
-/// A folder that vanishes.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("pointsman-bench-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
-    }
-}
-
-fn bench(line: &str, files: &[(&str, &Path)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman-bench"));
-    command.args(line.split_whitespace());
-    for (option, file) in files {
-        command.arg(option).arg(file);
-    }
-    command.output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Runs a command that measures, and returns what it wrote as JSON and Markdown.
-fn measured(name: &str, line: &str) -> (Report, String) {
-    let folder = Folder::new(name);
-    let [json, markdown, svg] = ["a.json", "a.md", "a.svg"].map(|file| folder.file(file));
-    let line = format!("{line} --pages ordinary --clock cpu");
-    let output = bench(&line, &[("--json", &json), ("--markdown", &markdown), ("--svg", &svg)]);
-    assert!(output.status.success(), "{line}: {}", text(&output.stderr));
-    assert!(output.stderr.is_empty(), "no progress where nobody looks: {}", text(&output.stderr));
-    let report = Report::read(&json).unwrap();
-    assert!(report.rows.iter().all(|row| row.value.is_finite()), "{:?}", report.rows);
-    assert!(!report.huge_pages_used && report.command_line.len() > 5 && !report.machine.kernel.is_empty());
-    let markdown = fs::read_to_string(markdown).unwrap();
-    assert!(markdown.contains("](a.svg)") && text(&output.stdout).starts_with("# "), "{markdown}");
-    let svg = fs::read_to_string(svg).unwrap();
-    assert!(svg.contains("<polyline points=\"") && svg.ends_with("</svg>\n"));
-    (report, markdown)
-}
-
-fn names(report: &Report) -> Vec<&str> {
-    report.rows.iter().map(|row| row.name.as_str()).collect()
-}
+use std::{fs, path::Path, process::Command};
+use support::{Folder, bench, measured, names, text};
 
 #[test]
 fn run_measures_every_mix_and_size() {
@@ -163,8 +106,31 @@ fn compare_says_what_got_slower_by_its_exit_status() {
     fs::write(&new, report.to_json().unwrap().replace("\"unit\": \"Mpps\"", "\"unit\": 7")).unwrap();
     let bad = compare(&old, &new, "3%");
     assert_eq!(bad.status.code(), Some(2));
+    let missing = text(&compare(&old, &folder.file("none.json"), "3%").stderr);
+    assert!(missing.contains("none.json: No such file"), "{missing}");
     let said = text(&bad.stderr);
+    let other = report.to_json().unwrap().replace("\"schema\": 1", "\"schema\": 7");
+    fs::write(&new, other).unwrap();
+    let version = text(&compare(&old, &new, "3%").stderr);
+    assert!(
+        version.contains("new.json: schema: it has version 7, this pointsman-bench reads 1"),
+        "{version}"
+    );
     assert!(said.contains("new.json: rows[0].unit: invalid type: integer `7`"), "{said}");
+}
+
+#[cfg(not(feature = "dpdk"))]
+#[test]
+fn without_dpdk_a_device_is_refused_with_the_command_that_builds_it() {
+    for line in ["run --port net_ring0", "sink --port 0000:03:00.0"] {
+        let output = bench(line, &[]);
+        assert_eq!(output.status.code(), Some(2));
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("was built without DPDK; install libdpdk-dev and build it anew: cargo build"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -177,6 +143,16 @@ fn what_cannot_be_measured_is_refused_with_the_option() {
     assert!(refused("run --frame-size 63").contains("--frame-size"));
     assert!(refused("run --workers 65").contains("--workers is from 1 to 64"));
     assert!(refused("run --mix new --flows 10").contains("--flows is the size of the table"));
+    assert!(refused("run --method nat").contains("--method nat is not measured yet"));
+    assert!(refused("run --method tun").contains("--method tun is not measured yet"));
+    assert!(refused("run --flows 1.5").contains("a whole number like 1000000, 64k or 1M"));
+    assert!(refused("run --port eth0").contains("memory, a PCI address as `lspci -D` writes it"));
+    assert!(refused("run --port memory --port net_ring0").contains("memory and devices do not go together"));
+    assert!(
+        refused("run --vip 192.0.2.1").contains("--vip is for a director on a wire; name the NICs by --port")
+    );
+    assert!(refused("generate").contains("this needs a device: --port with a PCI address"));
+    assert!(refused("generate --port net_ring0 --rate fast").contains("line, max, bits a second"));
     assert!(refused("run --json no/such/folder/a.json").contains("there is no folder no/such/folder"));
     assert!(refused("faster").contains("unrecognized subcommand 'faster'"));
 }

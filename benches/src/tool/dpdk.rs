@@ -23,12 +23,17 @@ use pointsman_hugepages::PageChoice;
 use std::{
     os::fd::RawFd,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 /// Frames on their way round in a device that gives back what it is sent.
 const RING: usize = 256;
 /// Frames in each ring of a device.
 const SLOTS: u16 = 1_024;
+/// How often a link is looked for, and how long is waited between.
+const LINK_TRIES: u32 = 100;
+/// See [`LINK_TRIES`].
+const LINK_PAUSE: Duration = Duration::from_millis(100);
 /// Free huge pages of 2 MiB with which DPDK is told to use them.
 const ENOUGH_PAGES: u32 = 128;
 
@@ -151,6 +156,28 @@ pub fn describe() -> Option<String> {
     with(|devices| devices.as_ref().map(|devices| devices.described.clone()))
 }
 
+/// A NIC that has just been started needs seconds to find its link.
+fn wait_for_links(names: &[String]) -> Result<(), String> {
+    let is_up = |ports: &Vec<Option<DpdkPort>>| {
+        // What is borrowed has been waited for.
+        ports.iter().flatten().next().is_none_or(|port| port.handle().link().is_some_and(|link| link.up))
+    };
+    let mut down = None;
+    for _ in 0..LINK_TRIES {
+        let links: Vec<bool> =
+            with(|devices| devices.iter().flat_map(|devices| devices.ports.iter().map(is_up)).collect());
+        down = links.iter().position(|up| !up);
+        if down.is_none() {
+            return Ok(());
+        }
+        std::thread::sleep(LINK_PAUSE);
+    }
+    let name = down.and_then(|n| names.get(n)).map_or("", |name| name.trim_start_matches("vdev:"));
+    Err(format!(
+        "{name} has no link after 10 seconds: check the cable, the switch, and that the other end is up"
+    ))
+}
+
 /// Bits a second of the link of the port that sends, if it is known.
 ///
 /// # Errors
@@ -271,6 +298,9 @@ impl Stations {
             return Err("--destination-mac is missing: the MAC address of the director's port, which `ip link` shows \
                         there, or of the router on the way to it"
                 .to_owned());
+        }
+        if !wire.receives_only {
+            wait_for_links(names)?;
         }
         wire.destination_mac = wire.destination_mac.or(Some([0x02, 0, 0, 0, 0, 0x01]));
         let live = Arc::new(Live::default());

@@ -88,6 +88,11 @@ pub fn arrange(ports: &[PortSpec], stations: bool) -> Result<Arrangement, String
             PortSpec::Device(name) => Some(name.clone()),
         })
         .collect();
+    if stations && devices.iter().any(|device| device.starts_with("vdev:net_null")) {
+        return Err(
+            "--port: net_null gives empty frames whatever it is sent; take net_ring, or a NIC".to_owned()
+        );
+    }
     match (devices.len(), ports.len()) {
         (0, _) if stations => {
             Err("this needs a device: --port with a PCI address (0000:03:00.0) or a virtual device of DPDK"
@@ -261,6 +266,7 @@ mod tests {
             let message = arrange(&ports(text), false).unwrap_err();
             assert!(message.contains(said), "{text}: {message}");
         }
+        assert!(arrange(&ports("net_null0"), true).unwrap_err().contains("net_null gives empty frames"));
         assert!(arrange(&[], true).unwrap_err().starts_with("this needs a device"));
         assert!(arrange(&ports("memory"), true).unwrap_err().starts_with("this needs a device"));
     }

@@ -33,6 +33,9 @@ pub fn plan(offered: &cli::Offered, mix: Mix) -> Result<Plan, String> {
             "{option} is for a director on a wire; name the NICs by --port, or leave it out"
         ));
     }
+    if on_wire {
+        wall_clock(offered)?;
+    }
     Ok(Plan {
         flows: offered.flows,
         sizes: offered.frame_size,
@@ -61,8 +64,20 @@ pub fn plan_of_stations(
     receives_only: bool,
 ) -> Result<Plan, String> {
     arrange(&offered.ports, true)?;
+    wall_clock(offered)?;
     let wire = Wire { stations: true, one_way, receives_only, ..wire(&offered.wire) };
     Ok(Plan { wire: Some(wire), ..plan(offered, mix)? })
+}
+
+/// What leaves by a wire does so by everybody's time.
+fn wall_clock(offered: &cli::Offered) -> Result<(), String> {
+    match offered.clock {
+        Clock::Wall => Ok(()),
+        Clock::Cpu => {
+            Err("--clock cpu is for a director in this process; frames on a wire go by --clock wall"
+                .to_owned())
+        }
+    }
 }
 
 fn wire(options: &cli::WireOptions) -> Wire {

@@ -39,6 +39,7 @@ pub fn table(extent: Extent) -> Result<(String, Report), String> {
         table.af_packet();
     }
     table.workers(extent).map_err(|error| error.to_string())?;
+    table.apply(extent);
     if !table.report.huge_pages_used {
         println!(
             "\nTHERE WERE NOT ENOUGH HUGE PAGES: the marked figures are up to a fifth slower than they would be and stand \
@@ -105,6 +106,8 @@ impl Table {
         if let Some((bytes, huge)) = memory {
             self.add(&goals::MEMORY, bytes, huge);
         }
+        let (bytes, huge) = packet_path::memory_ipv6(extent.pick(1_000_000, 1_000))?;
+        self.add(&goals::MEMORY_IPV6, bytes, huge);
         Ok(())
     }
 
@@ -149,6 +152,37 @@ impl Table {
         println!("{}: one {:.1} M/s, two {:.1} M/s", goals::WORKERS.name, scaling.one, scaling.two);
         self.add(&goals::WORKERS, scaling.ratio(), scaling.huge);
         Ok(())
+    }
+
+    /// Changes of the configuration, with the control plane.
+    #[cfg(feature = "control")]
+    fn apply(&mut self, extent: Extent) {
+        match crate::apply::measure(extent) {
+            Ok(measured) => {
+                for (row, times) in [(goals::APPLY, measured.all), (goals::APPLY_ONE, measured.one)] {
+                    println!("{}: min {:.2} ms  median {:.2} ms", row.name, times.min, times.median);
+                }
+                println!(
+                    "reading the file {:.0} ms; {} packets passed",
+                    measured.reading, measured.forwarded
+                );
+                let remark = format!("reading the file {:.0} more; no packet lost", measured.reading);
+                self.add_remarked(&goals::APPLY, measured.all.min, &remark);
+                self.add_remarked(&goals::APPLY_ONE, measured.one.min, "no packet lost");
+            }
+            Err(message) => {
+                for row in [goals::APPLY, goals::APPLY_ONE] {
+                    self.lines.push(row.line(None, &message));
+                }
+            }
+        }
+    }
+
+    #[cfg(not(feature = "control"))]
+    fn apply(&mut self, _: Extent) {
+        for row in [goals::APPLY, goals::APPLY_ONE] {
+            self.lines.push(row.line(None, "built without the control plane: --features control"));
+        }
     }
 
     /// Runs the bench of `af_packet`, which makes a network namespace, as a program of its own.
