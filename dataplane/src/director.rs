@@ -86,6 +86,8 @@ pub fn admit<F: Frame>(
     context: &mut Context<'_>,
 ) {
     let mut made = Made::default();
+    v4.make_ready(misses.len());
+    v6.make_ready(misses.len());
     for &i in misses {
         let i = usize::from(i);
         match batch.packets[i].lookup {

@@ -28,20 +28,27 @@ impl Lists {
     /// Puts an entry that is in no list at the end of one.
     #[inline]
     pub(super) fn append<K>(&mut self, entries: &mut [Entry<K>], list: u16, entry: u32) {
-        let ends = &mut self.ends[usize::from(list)];
-        let tail = std::mem::replace(&mut ends.tail, entry);
+        let tail = self.push(entries, list, entry);
         let added = &mut entries[entry as usize];
         debug_assert!(added.list == 0, "an entry is in one list");
         (added.list, added.prev, added.next) = (list, tail, NONE);
+    }
+
+    /// The same for an entry that is yet to be written. Returns the one that comes before it.
+    #[inline]
+    pub(super) fn push<K>(&mut self, entries: &mut [Entry<K>], list: u16, entry: u32) -> u32 {
+        let ends = &mut self.ends[usize::from(list)];
+        let tail = std::mem::replace(&mut ends.tail, entry);
         match entries.get_mut(tail as usize) {
             Some(last) => last.next = entry,
             None => ends.head = entry,
         }
+        tail
     }
 
-    /// Takes an entry out of its list.
+    /// Takes an entry out of its list, and returns which one that was.
     #[inline]
-    pub(super) fn unlink<K>(&mut self, entries: &mut [Entry<K>], entry: u32) {
+    pub(super) fn unlink<K>(&mut self, entries: &mut [Entry<K>], entry: u32) -> u16 {
         let removed = &mut entries[entry as usize];
         let (list, prev, next) = (removed.list, removed.prev, removed.next);
         (removed.list, removed.prev, removed.next) = (0, NONE, NONE);
@@ -54,5 +61,6 @@ impl Lists {
             Some(after) => after.prev = prev,
             None => ends.tail = prev,
         }
+        list
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 use arrayvec::ArrayVec;
 use key::Key;
 use pointsman_hugepages::{Error, Options};
-use table::{Entry, NONE, Table};
+use table::{Entry, Table, prefetch};
 use tcp::{Direction, TcpState};
 use wheel::{HalfOpen, LANES, Wheel};
 
@@ -32,8 +32,13 @@ pub struct Connections<K: Key> {
     wheel: Wheel,
     /// The tick of the last look at the half-open queues.
     looked: Ticks,
+    /// Which queue of half-open connections was looked at first.
+    udp_first: bool,
     sweep: sweep::Sweep,
 }
+
+/// Connections whose time has come, with the hashes of their keys.
+type Due = ArrayVec<(u32, u64), EXPIRE_BUDGET>;
 
 /// No room, and no half-open connection to give way.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,12 +54,41 @@ impl<K: Key> Connections<K> {
             table: Table::new(capacity, seed, memory)?,
             wheel: Wheel::new(),
             looked: Ticks(0),
+            udp_first: false,
             sweep: sweep::Sweep::default(),
         })
     }
 
+    /// Starts to bring near what [`Connections::create`] will need for as many as `wanted` connections: where there is no
+    /// room for them, the half-open connections that would give way, and where those are found.
+    #[inline]
+    pub fn make_ready(&self, wanted: usize) {
+        if wanted > self.table.capacity() - self.table.len() {
+            self.bring_half_open_near(wanted);
+        }
+    }
+
+    fn bring_half_open_near(&self, wanted: usize) {
+        for queue in [HalfOpen::Tcp, HalfOpen::Udp] {
+            for head in self.wheel.half_open_heads(queue).take(wanted) {
+                self.bring_end_near(head);
+            }
+        }
+    }
+
+    /// Starts to bring near what taking an entry from the head of its list and out of the table needs. Returns the hash of
+    /// its key.
+    #[inline]
+    fn bring_end_near(&self, entry: u32) -> u64 {
+        if let Some(next) = self.table.entries.get(self.table.get(entry).next as usize) {
+            prefetch(next);
+        }
+        self.table.prefetch_remove(entry)
+    }
+
     /// Makes a connection to the destination in `slot`, from its first packet. When the table is full the oldest half-open
     /// connection gives way; an established one never.
+    #[inline]
     pub fn create(
         &mut self,
         (key, hash): (&K, u64),
@@ -63,21 +97,15 @@ impl<K: Key> Connections<K> {
         now: Ticks,
         (snapshot, stats): (&Snapshot, &WorkerStats),
     ) -> Result<u32, TableFull> {
-        let entry = match self.table.insert(key, hash) {
-            Ok(entry) => entry,
-            Err(table::Full) => {
-                let oldest = self.wheel.oldest_half_open(&self.table.entries, now).ok_or(TableFull)?;
-                self.end(oldest, snapshot);
-                stats.connections_evicted.add(1);
-                self.table.insert(key, hash).map_err(|_| TableFull)?
-            }
-        };
         let Some(destination) = snapshot.destinations.get(slot as usize) else {
             debug_assert!(false, "a scheduler picks slots of its own snapshot");
-            self.table.remove(entry);
             return Err(TableFull);
         };
-        let made = self.table.get_mut(entry);
+        let entry = match self.table.take(hash) {
+            Ok(entry) => entry,
+            Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
+        };
+        let mut made = Entry::new(key);
         made.destination = slot;
         made.destination_generation = destination.generation;
         made.last_seen = now;
@@ -85,13 +113,34 @@ impl<K: Key> Connections<K> {
         if key.protocol() == protocol::TCP {
             made.state = tcp::next(Direction::InputOnly, TcpState::None, tcp_flags) as u8;
         }
-        destination.shared.connected(is_active(made));
-        self.list(entry, now, &snapshot.timeouts);
+        destination.shared.connected(is_active(&made));
+        // In one piece: the entry is written once.
+        if let Some(queue) = half_open_queue(&made) {
+            (made.list, made.prev) = self.wheel.enqueue_new(&mut self.table.entries, queue, entry);
+            *self.table.get_mut(entry) = made;
+        } else {
+            *self.table.get_mut(entry) = made;
+            self.list(entry, now, &snapshot.timeouts);
+        }
         stats.connections_created.add(1);
         if let Some(counters) = stats.destinations.get(slot as usize) {
             counters.connections.add(1);
         }
         Ok(entry)
+    }
+
+    /// Ends the oldest half-open connection and takes an entry in its place.
+    #[inline(never)]
+    fn take_from_another(
+        &mut self,
+        hash: u64,
+        now: Ticks,
+        (snapshot, stats): (&Snapshot, &WorkerStats),
+    ) -> Result<u32, TableFull> {
+        let oldest = self.wheel.oldest_half_open(&self.table.entries, now).ok_or(TableFull)?;
+        self.end(oldest, snapshot);
+        stats.connections_evicted.add(1);
+        self.table.take(hash).map_err(|_| TableFull)
     }
 
     /// Counts a packet of a connection: its state, its time and its bytes.
@@ -146,20 +195,35 @@ impl<K: Key> Connections<K> {
 
     /// Ends a connection now.
     pub fn end(&mut self, entry: u32, snapshot: &Snapshot) {
+        let hash = self.table.hash(&self.table.get(entry).key);
+        self.end_hashed(entry, hash, snapshot);
+    }
+
+    /// The same, given the hash of the entry's key.
+    #[inline]
+    fn end_hashed(&mut self, entry: u32, hash: u64, snapshot: &Snapshot) {
         if self.table.get(entry).list != 0 {
             self.wheel.unlink(&mut self.table.entries, entry);
         }
-        self.forget(entry, snapshot);
+        let ended = self.table.get(entry);
+        // The slot may be another destination's by now, which never counted this connection.
+        if let Some(destination) = snapshot.destinations.get(ended.destination as usize)
+            && destination.generation == ended.destination_generation
+        {
+            destination.shared.disconnected(is_active(ended));
+        }
+        self.table.remove_hashed(entry, hash);
     }
 
     /// Ends the connections whose time has come, visiting at most [`EXPIRE_BUDGET`] of them. Returns how many were visited.
     pub fn expire(&mut self, now: Ticks, snapshot: &Snapshot, stats: &WorkerStats) -> usize {
-        let mut due = ArrayVec::<u32, EXPIRE_BUDGET>::new();
+        let mut due = Due::new();
         let mut visited = 0;
         if now != self.looked {
             self.looked = now;
-            if self.take_half_open(&mut due, now, &snapshot.timeouts) {
-                // More of them are due: look again at the next poll, not at the next tick.
+            self.find_half_open(&mut due, now, &snapshot.timeouts);
+            if !due.is_empty() {
+                // More of them may be due: look again at the next poll, not at the next tick.
                 self.looked = Ticks(now.0.wrapping_sub(1));
             }
         }
@@ -172,7 +236,7 @@ impl<K: Key> Connections<K> {
             visited += taken.len();
             for entry in taken {
                 if self.remaining(entry, now, &snapshot.timeouts) == Ticks(0) {
-                    due.push(entry);
+                    due.push((entry, self.table.prefetch_remove(entry)));
                 } else {
                     self.list(entry, now, &snapshot.timeouts);
                 }
@@ -181,12 +245,11 @@ impl<K: Key> Connections<K> {
                 break;
             }
         }
-        for entry in &due {
-            self.table.prefetch_remove(*entry);
+        if !due.is_empty() {
+            stats.connections_expired.add(due.len() as u64);
         }
-        stats.connections_expired.add(due.len() as u64);
-        for entry in due {
-            self.forget(entry, snapshot);
+        for (entry, hash) in due {
+            self.end_hashed(entry, hash, snapshot);
         }
         visited
     }
@@ -202,33 +265,22 @@ impl<K: Key> Connections<K> {
         self.table.entries.get(entry as usize).filter(|entry| entry.list != 0)
     }
 
-    /// Moves the half-open connections whose time has come from their queues to `due`. Returns whether some had no room.
-    fn take_half_open(
-        &mut self,
-        due: &mut ArrayVec<u32, EXPIRE_BUDGET>,
-        now: Ticks,
-        timeouts: &Timeouts,
-    ) -> bool {
-        for queue in [HalfOpen::Tcp, HalfOpen::Udp] {
-            loop {
-                let mut found = false;
-                for head in self.wheel.half_open_heads(queue) {
-                    if head == NONE || self.remaining(head, now, timeouts) != Ticks(0) {
-                        continue;
-                    }
-                    if due.is_full() {
-                        return true;
-                    }
-                    self.wheel.unlink(&mut self.table.entries, head);
-                    due.push(head);
-                    found = true;
-                }
-                if !found {
-                    break;
+    /// Finds half-open connections whose time has come, one a lane at most, and leaves them in their queues.
+    fn find_half_open(&mut self, due: &mut Due, now: Ticks, timeouts: &Timeouts) {
+        // Which queue is looked at first changes, so that neither fills the budget for long.
+        let mut queues =
+            [(HalfOpen::Tcp, timeouts.tcp[TcpState::SynReceived as usize]), (HalfOpen::Udp, timeouts.udp)];
+        self.udp_first = !self.udp_first;
+        if self.udp_first {
+            queues.reverse();
+        }
+        for (queue, timeout) in queues {
+            for head in self.wheel.half_open_heads(queue).take(due.remaining_capacity()) {
+                if now.since(self.table.get(head).last_seen).0 >= timeout.0 {
+                    due.push((head, self.bring_end_near(head)));
                 }
             }
         }
-        false
     }
 
     /// Puts an entry that is in no list into the one that its state asks for.
@@ -241,18 +293,6 @@ impl<K: Key> Connections<K> {
                 self.wheel.arm(&mut self.table.entries, entry, deadline, now);
             }
         }
-    }
-
-    /// Takes an entry that is in no list out of the table.
-    fn forget(&mut self, entry: u32, snapshot: &Snapshot) {
-        let ended = self.table.get(entry);
-        // The slot may be another destination's by now, which never counted this connection.
-        if let Some(destination) = snapshot.destinations.get(ended.destination as usize)
-            && destination.generation == ended.destination_generation
-        {
-            destination.shared.disconnected(is_active(ended));
-        }
-        self.table.remove(entry);
     }
 }
 

@@ -5,7 +5,10 @@
 //! queues by the time of their last packet instead: all of one queue have the same timeout, so the head ends first, and
 //! the head is also the one that gives way when the table is full.
 //!
-//! Every list is kept in eight lanes that are walked side by side, so that the memory misses of the walk overlap.
+//! Every list is kept in several lanes that are walked side by side, so that the memory misses of the walk overlap: a
+//! slot of the wheel in eight, a queue of half-open connections, which a flood goes through at full speed, in as many as
+//! a batch has packets. They join its lanes in turn and leave them in turn, so that the oldest leaves first but for what
+//! the lanes differ by because some left in between.
 
 use super::{
     lists::Lists,
@@ -13,8 +16,10 @@ use super::{
 };
 use crate::time::Ticks;
 
-/// Lanes of each list.
+/// Lanes of each slot.
 pub(super) const LANES: u16 = 8;
+/// Lanes of each queue of half-open connections: the bits of a word.
+const QUEUE_LANES: u16 = u64::BITS as u16;
 /// A slot of the wheel is 2^6 ticks: 0.64 s.
 const SLOT_SHIFT: u32 = 6;
 /// Slots: 1,310 s in all. A longer wait is armed again on the way.
@@ -29,20 +34,44 @@ pub(super) enum HalfOpen {
     Udp = 1,
 }
 
+/// Which lanes of a queue have connections, and whose turn it is.
+#[derive(Clone, Copy, Default)]
+struct Turns {
+    /// Bit `n`: lane `n` has some.
+    occupied: u64,
+    /// The lane that the next connection joins.
+    join: u32,
+    /// The lane that the next one gives way in, or the first one after it that has some.
+    leave: u32,
+}
+
+impl Turns {
+    /// The occupied lanes, the one whose turn it is to leave first.
+    fn lanes(self) -> impl Iterator<Item = u32> {
+        let mut left = self.occupied.rotate_right(self.leave);
+        std::iter::from_fn(move || {
+            let ahead = (left != 0).then(|| left.trailing_zeros())?;
+            left &= left - 1;
+            Some((self.leave + ahead) % u64::BITS)
+        })
+    }
+}
+
 /// See the module.
 pub(super) struct Wheel {
     lists: Lists,
     /// The slot that is visited next; `None` before the first visit.
     at: Option<u32>,
-    /// The lane that the last half-open connection gave way in.
-    turn: u16,
+    /// By queue of half-open connections.
+    turns: [Turns; 2],
 }
 
 impl Wheel {
     const QUEUES: u16 = 1 + SLOTS as u16 * LANES;
 
     pub(super) fn new() -> Self {
-        Self { lists: Lists::new(usize::from(Self::QUEUES + 2 * LANES)), at: None, turn: 0 }
+        let lists = Lists::new(usize::from(Self::QUEUES + 2 * QUEUE_LANES));
+        Self { lists, at: None, turns: [Turns::default(); 2] }
     }
 
     /// Has `entry`, which is in no list, visited at `deadline` or soon after.
@@ -65,7 +94,30 @@ impl Wheel {
 
     /// Puts an entry that is in no list at the end of a queue of half-open ones.
     pub(super) fn enqueue<K>(&mut self, entries: &mut [Entry<K>], queue: HalfOpen, entry: u32) {
-        self.lists.append(entries, Self::queue_list(queue, lane(entry)), entry);
+        let list = self.join(queue);
+        self.lists.append(entries, list, entry);
+    }
+
+    /// The same for an entry that is yet to be written. Returns its list and the entry that comes before it there.
+    #[inline]
+    pub(super) fn enqueue_new<K>(
+        &mut self,
+        entries: &mut [Entry<K>],
+        queue: HalfOpen,
+        entry: u32,
+    ) -> (u16, u32) {
+        let list = self.join(queue);
+        (list, self.lists.push(entries, list, entry))
+    }
+
+    /// The list that the next connection joins.
+    #[inline]
+    fn join(&mut self, queue: HalfOpen) -> u16 {
+        let turns = &mut self.turns[queue as usize];
+        let lane = turns.join % u64::BITS;
+        turns.join = lane + 1;
+        turns.occupied |= 1 << lane;
+        Self::queue_list(queue, lane)
     }
 
     /// Whether the entry stands in a queue of half-open ones.
@@ -75,28 +127,43 @@ impl Wheel {
     }
 
     /// Takes an entry out of the list that it is in.
+    #[inline]
     pub(super) fn unlink<K>(&mut self, entries: &mut [Entry<K>], entry: u32) {
-        self.lists.unlink(entries, entry);
-    }
-
-    /// A half-open connection whose last packet is the longest ago, about: the older head of a lane of both queues, the
-    /// lanes in turn, which costs two looks at entries and not one at each of sixteen.
-    pub(super) fn oldest_half_open<K>(&mut self, entries: &[Entry<K>], now: Ticks) -> Option<u32> {
-        for _ in 0..LANES {
-            self.turn = (self.turn + 1) % LANES;
-            let head = |queue| self.lists.head(Self::queue_list(queue, self.turn));
-            let age =
-                |head: u32| entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head));
-            if let Some((_, oldest)) = age(head(HalfOpen::Tcp)).max(age(head(HalfOpen::Udp))) {
-                return Some(oldest);
-            }
+        let list = self.lists.unlink(entries, entry);
+        if list >= Self::QUEUES && self.lists.head(list) == NONE {
+            let (queue, lane) = ((list - Self::QUEUES) / QUEUE_LANES, (list - Self::QUEUES) % QUEUE_LANES);
+            self.turns[usize::from(queue)].occupied &= !(1 << lane);
         }
-        None
     }
 
-    /// The heads of the queues, for the caller to end those whose time has come.
-    pub(super) fn half_open_heads(&self, queue: HalfOpen) -> [u32; LANES as usize] {
-        std::array::from_fn(|lane| self.lists.head(Self::queue_list(queue, lane as u16)))
+    /// A half-open connection whose last packet is the longest ago, about: the older one of the two that come first in
+    /// their queues. Its lane has had its turn then.
+    #[inline]
+    pub(super) fn oldest_half_open<K>(&mut self, entries: &[Entry<K>], now: Ticks) -> Option<u32> {
+        let first = |queue: HalfOpen| {
+            let lane = self.turns[queue as usize].lanes().next()?;
+            let head = self.lists.head(Self::queue_list(queue, lane));
+            entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head, queue, lane))
+        };
+        let (tcp, udp) = (first(HalfOpen::Tcp), first(HalfOpen::Udp));
+        let (_, oldest, queue, lane) = match (tcp, udp) {
+            (Some(tcp), Some(udp)) => {
+                if udp.0 > tcp.0 {
+                    udp
+                } else {
+                    tcp
+                }
+            }
+            (tcp, udp) => tcp.or(udp)?,
+        };
+        self.turns[queue as usize].leave = (lane + 1) % u64::BITS;
+        Some(oldest)
+    }
+
+    /// The heads of the lanes of a queue, in the order in which they would give way.
+    #[inline]
+    pub(super) fn half_open_heads(&self, queue: HalfOpen) -> impl Iterator<Item = u32> {
+        self.turns[queue as usize].lanes().map(move |lane| self.lists.head(Self::queue_list(queue, lane)))
     }
 
     /// Takes up to one entry a lane out of the slots whose time has passed by `now` into `due`. Returns whether there may
@@ -147,8 +214,9 @@ impl Wheel {
         1 + (slot % SLOTS) as u16 * LANES + lane
     }
 
-    fn queue_list(queue: HalfOpen, lane: u16) -> u16 {
-        Self::QUEUES + queue as u16 * LANES + lane
+    #[inline]
+    fn queue_list(queue: HalfOpen, lane: u32) -> u16 {
+        Self::QUEUES + queue as u16 * QUEUE_LANES + lane as u16
     }
 }
 

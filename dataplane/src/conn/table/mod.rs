@@ -52,6 +52,14 @@ pub struct Entry<K> {
     pub bytes: u64,
 }
 
+impl<K: Key> Entry<K> {
+    /// With a key and nothing else.
+    #[inline(always)]
+    pub(super) fn new(key: &K) -> Self {
+        Entry { key: *key, prev: NONE, next: NONE, ..Self::zeroed() }
+    }
+}
+
 impl<K> Entry<K> {
     /// Counts a packet of `bytes` bytes.
     #[inline]
@@ -191,39 +199,56 @@ impl<K: Key> Table<K> {
 
     /// Takes an entry for a key that is not in the table. All its other fields are zero.
     pub fn insert(&mut self, key: &K, hash: u64) -> Result<u32, Full> {
-        let entry = if self.free != NONE {
-            self.free
-        } else if (self.fresh as usize) < self.entries.len() {
-            self.fresh
-        } else {
+        let entry = self.take(hash)?;
+        self.entries[entry as usize] = Entry::new(key);
+        Ok(entry)
+    }
+
+    /// Takes an entry for the key with that hash, which is not in the table. The caller writes the entry.
+    #[inline]
+    pub(super) fn take(&mut self, hash: u64) -> Result<u32, Full> {
+        let entry = if self.free != NONE { self.free } else { self.fresh };
+        if entry as usize >= self.entries.len() {
             return Err(Full);
-        };
+        }
         let (bucket, place) = self.place(hash).ok_or(Full)?;
         let bucket = self.buckets.at_mut(bucket);
         bucket.tags.0[place] = tag(hash);
         bucket.entries[place] = entry;
         if entry == self.free {
             self.free = self.entries[entry as usize].next;
+            // The next one that is taken, and this is the only thing that says which it is.
+            if let Some(next) = self.entries.get(self.free as usize) {
+                prefetch(next);
+            }
         } else {
             self.fresh += 1;
         }
-        self.entries[entry as usize] = Entry { key: *key, prev: NONE, next: NONE, ..Entry::zeroed() };
         self.len += 1;
         Ok(entry)
     }
 
-    /// Starts to bring near what [`Table::remove`] of this entry needs.
-    pub fn prefetch_remove(&self, entry: u32) {
-        self.prefetch(self.hash(&self.entries[entry as usize].key));
+    /// Starts to bring near what [`Table::remove_hashed`] of this entry needs, and returns the hash that it asks for.
+    #[inline]
+    pub fn prefetch_remove(&self, entry: u32) -> u64 {
+        let hash = self.hash(&self.entries[entry as usize].key);
+        self.prefetch(hash);
+        hash
     }
 
     /// Gives an entry back. It must be in the table.
     pub fn remove(&mut self, entry: u32) {
         let hash = self.hash(&self.entries[entry as usize].key);
+        self.remove_hashed(entry, hash);
+    }
+
+    /// The same, given the hash of the entry's key.
+    #[inline]
+    pub fn remove_hashed(&mut self, entry: u32, hash: u64) {
         let first = self.first(hash);
-        let removed = self.clear(first, entry, tag(hash)) || {
+        let removed = self.clear(first, entry, hash) || {
             let second = self.other(first, tag(hash));
-            self.clear(second, entry, tag(hash))
+            self.clear(second, entry, hash)
         };
         debug_assert!(removed, "an entry is in one of its two buckets");
         if removed {
@@ -263,13 +288,19 @@ impl<K: Key> Table<K> {
     }
 
     /// A free place for a new key; makes one by moving an entry to its other bucket if both are full.
+    #[inline]
     fn place(&mut self, hash: u64) -> Option<(usize, usize)> {
         let first = self.first(hash);
-        let second = self.other(first, tag(hash));
-        for bucket in [first, second] {
-            if let Some(place) = self.room(bucket) {
-                return Some((bucket, place));
-            }
+        match self.room(first) {
+            Some(place) => Some((first, place)),
+            None => self.place_elsewhere(first, self.other(first, tag(hash))),
+        }
+    }
+
+    #[cold]
+    fn place_elsewhere(&mut self, first: usize, second: usize) -> Option<(usize, usize)> {
+        if let Some(place) = self.room(second) {
+            return Some((second, place));
         }
         for bucket in [first, second] {
             for place in 0..8 {
@@ -292,13 +323,17 @@ impl<K: Key> Table<K> {
         (free != 0).then(|| free.trailing_zeros() as usize)
     }
 
-    fn clear(&mut self, bucket: usize, entry: u32, tag: u16) -> bool {
+    #[inline]
+    fn clear(&mut self, bucket: usize, entry: u32, hash: u64) -> bool {
         let bucket = self.buckets.at_mut(bucket);
-        for place in 0..8 {
-            if bucket.tags.0[place] == tag && bucket.entries[place] == entry {
+        let mut found = simd::matches(&bucket.tags, hash);
+        while found != 0 {
+            let place = found.trailing_zeros() as usize % 8;
+            if bucket.entries[place] == entry {
                 bucket.tags.0[place] = 0;
                 return true;
             }
+            found &= found - 1;
         }
         false
     }
