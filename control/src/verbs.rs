@@ -41,6 +41,10 @@ pub fn edit_service(config: &mut Configuration, asked: &v1::Service) -> Result<(
     let key = key(asked.key.as_ref())?;
     let place = find(config, &key, Code::NoSuchService)?;
     let new = first(|refusals| validate::service(asked, "service", refusals))?;
+    let servers = config.services[place].servers.len();
+    if let Some(refusal) = validate::too_many_for_the_table(new.scheduler, servers, "service") {
+        return Err(refusal);
+    }
     let service = Arc::make_mut(&mut config.services[place]);
     let servers = std::mem::take(&mut service.servers);
     *service = crate::config::model::Service { servers, ..new };
@@ -79,6 +83,11 @@ pub fn add_server(
     }
     if full {
         return Err(capacity("server", "servers", MAX_DESTINATIONS));
+    }
+    if let Some(refusal) =
+        validate::too_many_for_the_table(service.scheduler, service.servers.len() + 1, "service")
+    {
+        return Err(refusal);
     }
     Arc::make_mut(service).servers.push(server);
     Ok(())
@@ -306,6 +315,27 @@ mod tests {
             ("wlc", 0, 1)
         );
         assert_eq!(service.persistence.map(|p| (p.seconds.get(), p.prefix)), Some((300, 32)));
+    }
+
+    #[test]
+    fn mh_has_a_place_for_each_server_or_is_refused() {
+        let mut config = Configuration::default();
+        let web = key_of("10.0.0.100", 80);
+        add_service(&mut config, &service("10.0.0.100", 80, "mh")).unwrap();
+        for n in 0..4093u32 {
+            let address = format!("10.1.{}.{}", n / 250, n % 250);
+            add_server(&mut config, Some(&web), &server(&address, 80)).unwrap();
+        }
+        let one_more = server("10.2.0.1", 80);
+        assert_eq!(code(add_server(&mut config, Some(&web), &one_more)), Code::Invalid);
+        edit_service(&mut config, &service("10.0.0.100", 80, "sh")).unwrap();
+        add_server(&mut config, Some(&web), &one_more).unwrap();
+        let refusal = edit_service(&mut config, &service("10.0.0.100", 80, "mh")).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "service.scheduler: mh has a table of 4093 places, too few for 4094 servers; remove servers, or choose another scheduler"
+        );
+        assert_eq!(config.services[0].scheduler.name(), "sh");
     }
 
     #[test]

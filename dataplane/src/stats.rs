@@ -186,6 +186,7 @@ struct Counts {
     upper: AtomicU32,
     lower: AtomicU32,
     overloaded: AtomicBool,
+    last_weight: AtomicU32,
 }
 
 impl DestinationShared {
@@ -212,6 +213,18 @@ impl DestinationShared {
         self.counts.upper.store(upper, Relaxed);
         self.counts.lower.store(lower, Relaxed);
         self.weigh();
+    }
+
+    /// Remembers the last weight above 0 that the destination was given.
+    pub fn weighs(&self, weight: u32) {
+        if weight > 0 {
+            self.counts.last_weight.store(weight, Relaxed);
+        }
+    }
+
+    /// The last weight above 0; 0 if there was none.
+    pub fn last_weight(&self) -> u32 {
+        self.counts.last_weight.load(Relaxed)
     }
 
     /// A connection was made.

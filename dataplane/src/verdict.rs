@@ -69,7 +69,7 @@ counted! {
         TransportHeader = "transport_header", "A TCP, UDP, SCTP or ICMP header that is cut off or contradicts itself.";
         Fragment = "fragment", "A fragment of a larger packet: not balanced yet; lower the sender's MTU.";
         ProtocolUnsupported = "protocol_unsupported", "A packet to a virtual address of a protocol that is not balanced.";
-        ServicePending = "service_pending", "The service uses a scheduler or a feature that this version accepts but does not run yet; `pointsman show` names it.";
+        ServicePending = "service_pending", "The service uses a feature that this version accepts but does not run yet; `pointsman show` names it.";
         MethodPending = "method_pending", "The server's forwarding method is accepted but not run yet; use direct routing or a tunnel.";
         ResetUnmatched = "reset_unmatched", "A RST that belongs to no connection: late, or a scan.";
         DestinationRemoved = "destination_removed", "The real server of this connection was removed; it resumes if the server is added again.";

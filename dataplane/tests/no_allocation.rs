@@ -109,6 +109,19 @@ fn nothing_is_allocated_for_a_hundred_thousand_packets_of_every_kind() {
 }
 
 #[test]
+fn nothing_is_allocated_for_a_new_connection_whatever_picks_its_server() {
+    for kind in Kind::ALL {
+        let plan = Plan::new().service(VIP, TCP, kind, 3);
+        let mut lab = Lab::sized(plan, Size { connections: 150, wire: 256, ..Size::default() });
+        let syn = |n: u16| tcp(&format!("10.0.{}.2:{n}", n % 50), VIP, SYN).frame();
+        let frames: Vec<Vec<u8>> = (1..1_000).map(syn).collect();
+        rounds(&mut lab, &frames, 1_000);
+        let seen = allocation_counter::measure(|| assert!(rounds(&mut lab, &frames, 3_000) > 2_000));
+        assert_eq!((seen.count_total, seen.bytes_total), (0, 0), "{kind:?}");
+    }
+}
+
+#[test]
 fn nothing_is_allocated_for_the_host_either() {
     let plan = Plan::new().service(VIP, TCP, Kind::Rr, 3);
     let mut lab = Lab::sized(plan, Size { exception: true, ..Size::default() });

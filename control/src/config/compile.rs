@@ -385,9 +385,6 @@ fn pending_of_service(service: &Service) -> Vec<String> {
         let text = format!("{what} accepted but not run yet: {} gets no connections.", service.key);
         pending.push(text);
     };
-    if !service.scheduler.is_built() {
-        say(&format!("The scheduler {} is", service.scheduler.name()));
-    }
     if service.persistence.is_some() {
         say("Persistence is");
     }
@@ -507,7 +504,6 @@ mod tests {
         assert_eq!(
             pending(service),
             [
-                "The scheduler sh is accepted but not run yet: mark 7 gets no connections.",
                 "Firewall marks are accepted but not run yet: mark 7 gets no connections.",
                 "The server 10.0.0.12:0 of mark 7 gets no packets: the method nat is accepted but not run yet; use direct routing or a tunnel.",
             ]

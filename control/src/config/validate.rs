@@ -11,7 +11,7 @@ use super::model::*;
 use crate::refusal::{Code, Refusal};
 use pointsman_dataplane::{
     limits::{MAX_DESTINATIONS, MAX_SERVICES},
-    scheduler::Kind,
+    scheduler::{Kind, mh},
 };
 use pointsman_proto::v1;
 use std::{
@@ -128,9 +128,21 @@ fn services(asked: &[v1::ServiceConfiguration], refusals: &mut Vec<Refusal>) -> 
             }
             service.servers.push(server);
         }
+        refusals.extend(too_many_for_the_table(service.scheduler, service.servers.len(), &at));
         services.push(Arc::new(service));
     }
     services
+}
+
+/// Why a service at the path `at` cannot have so many servers: each needs a place in the table of `mh`.
+pub fn too_many_for_the_table(scheduler: Kind, servers: usize, at: &str) -> Option<Refusal> {
+    (scheduler == Kind::Mh && servers > mh::PLACES as usize).then(|| {
+        Refusal::invalid(
+            format!("{at}.scheduler"),
+            format!("mh has a table of {} places, too few for {servers} servers", mh::PLACES),
+            "remove servers, or choose another scheduler",
+        )
+    })
 }
 
 /// What a service is known by. `at` is the path of the service.

@@ -3,20 +3,30 @@
 //! A destination that is added goes to the *head* of the list, so that the list runs from the last one added to the
 //! first. Every scheduler skips destinations of weight 0 (quiesced) and overloaded ones.
 //!
-//! One file per scheduler. Each reads the list; `rr` and `wrr` also keep a *place*, one word that all workers share and
-//! that is carried from one snapshot into the next.
+//! One file per scheduler. Each reads the list. Some keep more, which all workers share: `rr`, `wrr` and `twos` a *place*,
+//! one word; `sh`, `dh` and `mh` a table, which is made when the configuration changes; `lblc` and `lblcr` a cache. Places
+//! and caches are carried from one snapshot into the next, and so are tables as long as nothing in them changes.
 
+mod cache;
 mod change;
+mod dh;
 mod fo;
+mod hash;
+mod lblc;
+mod lblcr;
 mod lc;
+pub mod mh;
 mod nq;
 mod ovf;
 mod rr;
 mod sed;
+mod sh;
+mod twos;
 mod wlc;
 mod wrr;
 
 use crate::{conn::key::Key, stats::DestinationShared, time::Ticks};
+use cache::{Cache, Index};
 use crossbeam::utils::CachePadded;
 use std::{
     net::SocketAddr,
@@ -129,14 +139,6 @@ impl Kind {
             Kind::Twos => "twos",
         }
     }
-
-    /// Whether this version runs it. The others are accepted, and [`Scheduler::pick`] finds no destination.
-    pub const fn is_built(self) -> bool {
-        match self {
-            Kind::Rr | Kind::Wrr | Kind::Lc | Kind::Wlc | Kind::Sed | Kind::Nq | Kind::Fo | Kind::Ovf => true,
-            Kind::Sh | Kind::Dh | Kind::Lblc | Kind::Lblcr | Kind::Mh | Kind::Twos => false,
-        }
-    }
 }
 
 /// Which scheduler a service has, and what modifies it.
@@ -167,58 +169,123 @@ pub struct Flags {
     pub port: bool,
 }
 
-/// Picks destinations of one service. A clone shares list and place.
+/// Picks destinations of one service. A clone shares list, place, table and cache.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
-    kind: Kind,
+    rule: Rule,
     /// From the last one added to the first.
     list: Arc<[Candidate]>,
-    place: Arc<Place>,
-    laps: wrr::Laps,
+    way: Way,
+}
+
+/// What a scheduler keeps besides the list.
+#[derive(Clone, Debug)]
+enum Way {
+    Rr(Arc<Place>),
+    Wrr(Arc<Place>, wrr::Laps),
+    Lc,
+    Wlc,
+    Sed,
+    Nq,
+    Fo,
+    Ovf,
+    Sh(dh::Places),
+    Dh(dh::Places),
+    Mh(Arc<mh::Table>),
+    Lblc(Arc<Cache>, Arc<Index>),
+    Lblcr(Arc<Cache>, Arc<Index>),
+    Twos(Arc<Place>),
 }
 
 impl Scheduler {
     /// A scheduler of `candidates`, given in the order in which they were added.
     ///
-    /// Of `previous`, the scheduler of the same service before the change, the place is carried over as if each
+    /// Of `previous`, the scheduler of the same service before the change, what it kept is carried over as if each
     /// difference had been made by one command: deletions, then changes of weight, then additions. Without `previous`
     /// the service is new, and its destinations are added one by one. If `previous` is of another kind, the service
-    /// changes its scheduler, which begins with the whole list. Nothing but the place is taken from `previous`.
+    /// changes its scheduler, which begins with the whole list. Nothing else is taken from `previous`.
     pub fn compile(
         rule: impl Into<Rule>,
         candidates: Vec<Candidate>,
         previous: Option<&Scheduler>,
     ) -> Scheduler {
-        let Rule { kind, .. } = rule.into();
-        let previous_of_kind = previous.filter(|p| p.kind == kind);
-        let (place, laps) = match (kind, previous_of_kind) {
-            (Kind::Rr, Some(p)) => (rr::carry(p, &candidates), wrr::Laps::default()),
-            (Kind::Wrr, Some(p)) => wrr::carry(p, &candidates),
-            (Kind::Wrr, None) if previous.is_none() => wrr::added_one_by_one(&candidates),
-            (Kind::Wrr, None) => wrr::begun_with_all(&candidates),
-            _ => Default::default(),
+        let rule = rule.into();
+        candidates.iter().for_each(|c| c.shared.weighs(c.weight));
+        let way = match (rule.kind, previous, previous.map(|previous| &previous.way)) {
+            (Kind::Rr, Some(p), Some(Way::Rr(place))) => Way::Rr(rr::carry((p, place), &candidates)),
+            (Kind::Rr, ..) => Way::Rr(Arc::default()),
+            (Kind::Wrr, Some(p), Some(Way::Wrr(place, laps))) => {
+                let (place, laps) = wrr::carry((p, place, *laps), &candidates);
+                Way::Wrr(place, laps)
+            }
+            (Kind::Wrr, previous, _) => {
+                let begin = if previous.is_none() { wrr::added_one_by_one } else { wrr::begun_with_all };
+                let (place, laps) = begin(&candidates);
+                Way::Wrr(place, laps)
+            }
+            (Kind::Lc, ..) => Way::Lc,
+            (Kind::Wlc, ..) => Way::Wlc,
+            (Kind::Sed, ..) => Way::Sed,
+            (Kind::Nq, ..) => Way::Nq,
+            (Kind::Fo, ..) => Way::Fo,
+            (Kind::Ovf, ..) => Way::Ovf,
+            (Kind::Sh | Kind::Dh | Kind::Mh | Kind::Lblc | Kind::Lblcr | Kind::Twos, ..) => {
+                return Self::of_whole_list(rule, candidates, previous);
+            }
         };
-        let mut list = candidates;
-        list.reverse();
-        Scheduler { kind, list: list.into(), place, laps }
+        Scheduler { rule, list: candidates.into_iter().rev().collect(), way }
     }
 
-    /// The slot of the destination for a new connection. `None`: no destination can take one, or the kind is not built.
+    /// Of the kinds to which it does not matter what led to a list.
+    fn of_whole_list(rule: Rule, candidates: Vec<Candidate>, previous: Option<&Scheduler>) -> Scheduler {
+        let list: Arc<[Candidate]> = candidates.into_iter().rev().collect();
+        let same_list = previous.is_some_and(|previous| previous.has(&list));
+        let same_addresses = previous.is_some_and(|p| p.rule.many_addresses == rule.many_addresses);
+        let cache = |old: &Arc<Cache>| {
+            old.reserve(list.len());
+            Arc::clone(old)
+        };
+        let new_cache = |members| Arc::new(Cache::new(rule.many_addresses, members));
+        let index = || Arc::new(Index::new(&list));
+        let way = match (rule.kind, previous.map(|previous| &previous.way)) {
+            (Kind::Sh, Some(Way::Sh(places))) if same_list => Way::Sh(Arc::clone(places)),
+            (Kind::Sh, _) => Way::Sh(sh::fill(&list)),
+            (Kind::Dh, Some(Way::Dh(places))) if same_list => Way::Dh(Arc::clone(places)),
+            (Kind::Dh, _) => Way::Dh(dh::fill(&list)),
+            (Kind::Mh, Some(Way::Mh(table))) => Way::Mh(mh::Table::compile(&list, Some(table))),
+            (Kind::Mh, _) => Way::Mh(mh::Table::compile(&list, None)),
+            (Kind::Lblc, Some(Way::Lblc(old, _))) if same_addresses => Way::Lblc(Arc::clone(old), index()),
+            (Kind::Lblc, _) => Way::Lblc(new_cache(1), index()),
+            (Kind::Lblcr, Some(Way::Lblcr(old, _))) if same_addresses => Way::Lblcr(cache(old), index()),
+            (Kind::Lblcr, _) => Way::Lblcr(new_cache(list.len()), index()),
+            (_, Some(Way::Twos(place))) => Way::Twos(Arc::clone(place)),
+            _ => Way::Twos(Arc::default()),
+        };
+        Scheduler { rule, list, way }
+    }
+
+    /// The slot of the destination for a new connection. `None`: no destination can take one.
     ///
     /// Workers may pick at the same time; each pick of `rr` and `wrr` moves their common place on.
     #[inline]
-    pub fn pick<K: Key>(&self, _opening: &Opening<'_, K>) -> Option<u32> {
-        let list = &*self.list;
-        let index = match self.kind {
-            Kind::Rr => rr::pick(list, &self.place),
-            Kind::Wrr => wrr::pick(list, self.laps, &self.place),
-            Kind::Lc => lc::pick(list),
-            Kind::Wlc => wlc::pick(list),
-            Kind::Sed => sed::pick(list),
-            Kind::Nq => nq::pick(list),
-            Kind::Fo => fo::pick(list),
-            Kind::Ovf => ovf::pick(list),
-            Kind::Sh | Kind::Dh | Kind::Lblc | Kind::Lblcr | Kind::Mh | Kind::Twos => None,
+    pub fn pick<K: Key>(&self, opening: &Opening<'_, K>) -> Option<u32> {
+        let (list, flags) = (&*self.list, self.rule.flags);
+        let (client, destination) = (|| opening.key.client(), || opening.key.virtual_service().ip());
+        let index = match &self.way {
+            Way::Rr(place) => rr::pick(list, place),
+            Way::Wrr(place, laps) => wrr::pick(list, *laps, place),
+            Way::Lc => lc::pick(list),
+            Way::Wlc => wlc::pick(list),
+            Way::Sed => sed::pick(list),
+            Way::Nq => nq::pick(list),
+            Way::Fo => fo::pick(list),
+            Way::Ovf => ovf::pick(list),
+            Way::Sh(places) => sh::pick(list, places, flags, client()),
+            Way::Dh(places) => dh::pick(list, places, destination()),
+            Way::Mh(table) => mh::pick(list, table, flags, client()),
+            Way::Lblc(cache, index) => lblc::pick(list, (cache, index), destination(), opening.now),
+            Way::Lblcr(cache, index) => lblcr::pick(list, (cache, index), destination(), opening.now),
+            Way::Twos(place) => twos::pick(list, place, opening.hash),
         }?;
         list.get(index).map(|candidate| candidate.slot)
     }
@@ -230,7 +297,13 @@ impl Scheduler {
 
     /// Which scheduler it is.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.rule.kind
+    }
+
+    /// Whether `list` has the same destinations with the same weights in the same order.
+    fn has(&self, list: &[Candidate]) -> bool {
+        let same = |(a, b): (&Candidate, &Candidate)| a.is(b) && a.weight == b.weight;
+        self.list.len() == list.len() && self.list.iter().zip(list).all(same)
     }
 }
 
@@ -249,6 +322,11 @@ impl Place {
 
     fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+
+    /// How often this was called.
+    fn count(&self) -> u64 {
+        self.0.fetch_add(1, Relaxed)
     }
 
     /// Moves on by `step`, which gives the next place and what is picked there. The word carries all that is shared, so

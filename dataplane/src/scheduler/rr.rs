@@ -22,12 +22,12 @@ fn eligible_from(list: &[Candidate], from: usize, to: usize) -> Option<usize> {
 
 /// The place after a change: it stays on the destination last used, or moves back to the nearest one before it that is
 /// still there.
-pub(super) fn carry(previous: &Scheduler, candidates: &[Candidate]) -> Arc<Place> {
+pub(super) fn carry((previous, place): (&Scheduler, &Arc<Place>), candidates: &[Candidate]) -> Arc<Place> {
     let change = Change::between(previous, candidates);
     if change.is_none() {
-        return Arc::clone(&previous.place);
+        return Arc::clone(place);
     }
-    let last_used = previous.place.get() as usize;
+    let last_used = place.get() as usize;
     // The list is the reverse of the order of addition: before in the list is later in that order.
     let Some(added_before) = previous.list.len().checked_sub(last_used).filter(|_| last_used > 0) else {
         return Place::new(0);

@@ -85,12 +85,15 @@ pub(super) fn added_one_by_one(candidates: &[Candidate]) -> (Arc<Place>, Laps) {
 }
 
 /// Place and laps after a change.
-pub(super) fn carry(previous: &Scheduler, candidates: &[Candidate]) -> (Arc<Place>, Laps) {
+pub(super) fn carry(
+    (previous, place, laps): (&Scheduler, &Arc<Place>, Laps),
+    candidates: &[Candidate],
+) -> (Arc<Place>, Laps) {
     let change = Change::between(previous, candidates);
     if change.is_none() {
-        return (Arc::clone(&previous.place), previous.laps);
+        return (Arc::clone(place), laps);
     }
-    let mut state = State { level: (previous.place.get() >> 32) as u32, ..State::default() };
+    let mut state = State { level: (place.get() >> 32) as u32, ..State::default() };
     previous.list.iter().for_each(|c| state.weights.insert(c.weight));
     for weight in change.deleted {
         state.weights.remove(weight);
@@ -160,7 +163,7 @@ impl Weights {
     }
 }
 
-fn gcd(mut a: u32, mut b: u32) -> u32 {
+pub(super) fn gcd(mut a: u32, mut b: u32) -> u32 {
     while b != 0 {
         (a, b) = (b, a % b);
     }

@@ -8,6 +8,7 @@ mod exception;
 mod expiry;
 mod neighbors;
 mod properties;
+mod schedulers;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;
