@@ -34,8 +34,8 @@ pub const PUNT_QUEUE: usize = 256;
 /// Bytes of such a frame that are kept: an ARP or neighbour discovery message in full.
 pub const PUNT_BYTES: usize = 128;
 
-/// Frames of one worker that wait for the host to take them.
-pub const EXCEPTION_RING: usize = 512;
+/// Frames of one worker that wait for the host to take them: about as many as a kernel keeps that has no time for them.
+pub const EXCEPTION_RING: usize = 1_024;
 
 /// Frames of the host that wait for a worker to send them; the others wait in the kernel.
 pub const EXCEPTION_BUFFERS: usize = 256;

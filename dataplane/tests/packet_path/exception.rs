@@ -155,7 +155,7 @@ fn a_frame_says_by_which_port_it_came_and_comes_from_the_worker_that_owns_its_fl
 
 #[test]
 fn what_the_host_does_not_take_is_dropped_and_counted_and_nothing_else_is() {
-    let mut lab = lab(Size::default());
+    let mut lab = lab(Size { wire: 4_096, ..Size::default() });
     let (ping, segment) = (echo("10.0.0.2", "10.0.0.1"), tcp("10.0.0.2:4000", VIP, ACK).frame());
     lab.send(&[tcp("10.0.0.2:4000", VIP, SYN).frame()]);
     for _ in 0..EXCEPTION_RING + 100 {

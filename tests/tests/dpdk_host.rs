@@ -1,0 +1,122 @@
+//! The director's own traffic on a port that the kernel does not see: real TCP both ways, and VRRP advertisements, by the
+//! interface that `pointsmand` makes, beside requests that it balances.
+
+use pointsman_tests::{Director, Lab, Process, VIP, wait_until};
+
+const CONFIGURATION: &str = r#"
+[[port]]
+name = "d0"
+driver = "dpdk"
+device = "net_af_packet0,iface=eth0"
+addresses = ["192.168.10.11/24", "fd00:10::11/64"]
+
+[dpdk]
+memory = "ordinary"
+
+[capacity]
+connections_ipv4 = 16384
+connections_ipv6 = 4096
+"#;
+
+/// The tutorial's segment, in which the director's end of the cable belongs to DPDK.
+struct Cluster {
+    lab: Lab,
+    _director: Director,
+    _servers: [Process; 2],
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let lab = Lab::segment();
+        lab.ok(
+            "director",
+            "ip addr flush dev eth0 && sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1 net.ipv4.conf.eth0.arp_ignore=8",
+        );
+        for node in ["client", "web1", "web2"] {
+            // The driver does not complete checksums that a sender leaves to its interface.
+            lab.ok(node, "ethtool -K eth0 tx off >/dev/null");
+        }
+        let servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
+        lab.write("/run/lab/host.toml", CONFIGURATION);
+        let director = Director::start(&lab, "director", "--config /run/lab/host.toml");
+        director.add_web_service("rr");
+        Self { lab, _director: director, _servers: servers }
+    }
+
+    /// A web server on the director's own addresses, port 8080, that also takes uploads.
+    fn own_server(&self) -> Process {
+        let home = "/run/lab/own";
+        let text = format!(
+            "user root;\ndaemon off;\nmaster_process off;\npid {home}/nginx.pid;\n\
+             events {{ worker_connections 64; }}\nhttp {{ access_log off; client_body_temp_path {home}/body;\n\
+             server {{ listen 8080; listen [::]:8080; client_max_body_size 0; root {home}; \
+             dav_methods PUT; }} }}\n"
+        );
+        self.lab.write(&format!("{home}/nginx.conf"), &text);
+        self.lab.ok("director", &format!("head -c 4000000 /dev/urandom >{home}/down"));
+        let line = format!("exec nginx -e {home}/error.log -c {home}/nginx.conf");
+        let nginx = self.lab.spawn("director", "nginx", &line);
+        wait_until("nginx on the director answers", 10, || {
+            self.lab.run("director", "curl -s --max-time 2 -o /dev/null http://192.168.10.11:8080/down").code
+                == 0
+        });
+        nginx
+    }
+}
+
+#[test]
+fn large_transfers_to_and_from_the_directors_own_address_arrive_whole_beside_balanced_ones() {
+    let cluster = Cluster::new();
+    let _nginx = cluster.own_server();
+    let lab = &cluster.lab;
+    let sum = |node: &str, path: &str| lab.ok(node, &format!("sha256sum <{path}"));
+    lab.ok("client", "head -c 4000000 /dev/urandom >/run/lab/up");
+    for address in ["192.168.10.11", "[fd00:10::11]"] {
+        let curl = |more: &str| lab.ok("client", &format!("curl -gsSf --max-time 25 {more}"));
+        curl(&format!("-o /run/lab/down http://{address}:8080/down"));
+        assert_eq!(sum("client", "/run/lab/down"), sum("director", "/run/lab/own/down"));
+        curl(&format!("-T /run/lab/up http://{address}:8080/up"));
+        assert_eq!(sum("director", "/run/lab/own/up"), sum("client", "/run/lab/up"));
+        assert_eq!(lab.requests("client", &format!("http://{VIP}/"), 2), ["web_2", "web_1"]);
+    }
+    // The other way round: the director is the client, as in a health check.
+    assert_eq!(lab.requests("director", "http://192.168.10.12/", 1), ["web_1"]);
+    assert_eq!(lab.requests("director", "http://[fd00:10::13]/", 1), ["web_2"]);
+}
+
+/// Waits for another's advertisement to the group on an interface, then says from whom it is.
+const LISTEN: &str = "import socket, struct, sys\n\
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)\n\
+    group = socket.inet_aton('224.0.0.18')\n\
+    s.setsockopt(0, socket.IP_ADD_MEMBERSHIP, group + socket.inet_aton(sys.argv[1]))\n\
+    s.settimeout(20)\n\
+    print('listening', flush=True)\n\
+    address = sys.argv[1:]\n\
+    while address[0] == sys.argv[1]: data, address = s.recvfrom(100)\n\
+    print(address[0], 'ttl', data[8], data[20:].hex(), flush=True)\n";
+
+/// Sends an advertisement of VRRP version 3 twice a second.
+const ADVERTISE: &str = "import socket, sys, time\n\
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)\n\
+    s.setsockopt(0, socket.IP_MULTICAST_IF, socket.inet_aton(sys.argv[1]))\n\
+    s.setsockopt(0, socket.IP_MULTICAST_TTL, 255)\n\
+    for i in range(40):\n    \
+        s.sendto(bytes.fromhex('3107c80100640000c0a80a64'), ('224.0.0.18', 0))\n    \
+        time.sleep(0.5)\n";
+
+#[test]
+fn vrrp_advertisements_of_other_programs_pass_both_ways() {
+    let cluster = Cluster::new();
+    let lab = &cluster.lab;
+    lab.write("/run/lab/listen.py", LISTEN);
+    lab.write("/run/lab/advertise.py", ADVERTISE);
+    let of = |node: &str| if node == "director" { "192.168.10.11" } else { "192.168.10.50" };
+    for (from, to) in [("client", "director"), ("director", "client")] {
+        let listen = format!("exec /usr/bin/python3 /run/lab/listen.py {}", of(to));
+        let mut listener = lab.spawn(to, "listen", &listen);
+        listener.wait_for_line("listening", 10);
+        let advertise = format!("exec /usr/bin/python3 /run/lab/advertise.py {}", of(from));
+        let _advertiser = lab.spawn(from, "advertise", &advertise);
+        listener.wait_for_line(&format!("{} ttl 255 3107c80100640000c0a80a64", of(from)), 20);
+    }
+}
