@@ -55,6 +55,8 @@ rows! {
     DR_1M: "DR, 1 M random flows", "ns", Bound::AtMost(32.0), Some(25.0);
     /// Nanoseconds a packet.
     DR_10M: "DR, 10 M random flows", "ns", Bound::AtMost(38.0), Some(30.0);
+    /// Nanoseconds a packet.
+    TUN_1M: "TUN (ipip), 1 M flows", "ns", Bound::AtMost(42.0), Some(34.0);
     /// Instructions a packet, generator and port included.
     INSTRUCTIONS: "instructions per packet, DR hit", "", Bound::AtMost(200.0), Some(150.0);
     /// Nanoseconds a lookup.

@@ -19,7 +19,7 @@ use crate::{
 use pointsman_dataplane::{
     conn::{key::Key6, table::Table, tcp::TcpState},
     limits::BATCH,
-    snapshot::Timeouts,
+    snapshot::{Method, Timeouts},
     time::Ticks,
     wire::tcp,
 };
@@ -44,7 +44,15 @@ pub struct Measured {
 /// # Errors
 /// When the memory is not to be had.
 pub fn hit(flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
-    let mut rig = Rig::established(flows, Options::default())?;
+    hit_by(Method::Direct, flows, extent)
+}
+
+/// The same, forwarded by this method.
+///
+/// # Errors
+/// When the memory is not to be had.
+pub fn hit_by(method: Method, flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
+    let mut rig = Rig::established_by(method, flows, Options::default())?;
     // Each run sees each connection about once, and some millions of packets at least.
     let packets = extent.pick(u64::from(flows).max(4_000_000), 6_400);
     let before = rig.counts();

@@ -10,8 +10,8 @@ use pointsman_dataplane::{
     publish::{self, Reader},
     scheduler::{Candidate, Kind, Scheduler},
     snapshot::{
-        Destination, Method, NeighborCell, NeighborState, NextHop, PortFacts, Presence, Service, ServiceKey,
-        Snapshot, Timeouts,
+        Destination, Encapsulation, Method, NeighborCell, NeighborState, NextHop, PortFacts, Presence,
+        Service, ServiceKey, Snapshot, Timeouts, Tunnel,
     },
     stats::DestinationShared,
     time::Nanos,
@@ -25,6 +25,9 @@ use std::{
     sync::Arc,
 };
 
+/// The director's own address, from which tunnels begin.
+const DIRECTOR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
 /// Real servers of the service.
 pub const DESTINATIONS: u8 = 16;
 
@@ -36,8 +39,15 @@ pub fn ordinary() -> Options {
     Options { pages: PageChoice::Ordinary, numa_node: None, lock: false }
 }
 
-/// The configuration that a bench runs, with these timeouts.
+/// The configuration that a bench runs, with these timeouts, by direct routing.
 pub fn snapshot(timeouts: Timeouts) -> Snapshot {
+    snapshot_by(Method::Direct, timeouts)
+}
+
+/// The same by direct routing, or by tunnels (IP in IP) over links that carry the longer packets.
+pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
+    let mtu = if method == Method::Tunnel { 1600 } else { 1500 };
+    let tunnel = || Arc::new(Tunnel::new(Encapsulation::Ipip, IpAddr::V4(DIRECTOR), Arc::default()));
     let key = ServiceKey { protocol: protocol::TCP, address: IpAddr::V4(VIP), port: VPORT };
     let mut destinations = Vec::new();
     let mut next_hops = Vec::new();
@@ -47,7 +57,7 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
         let shared = Arc::new(DestinationShared::default());
         let cell = NeighborCell::default();
         cell.set(NeighborState::Reachable([0x02, 0, 0, 0, 1, n]));
-        next_hops.push(NextHop { address, port: 0, mtu: 1500, source: DIRECTOR_MAC, cell: Arc::new(cell) });
+        next_hops.push(NextHop { address, port: 0, mtu, source: DIRECTOR_MAC, cell: Arc::new(cell) });
         let (server, shared_too) = (SocketAddr::new(address, VPORT), Arc::clone(&shared));
         candidates.push(Candidate {
             slot: u32::from(n),
@@ -61,9 +71,9 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
             presence: Presence::Present,
             address,
             port: VPORT,
-            method: Method::Direct,
+            method,
             next_hop: u32::from(n),
-            tunnel: None,
+            tunnel: (method == Method::Tunnel).then(tunnel),
             shared,
         });
     }
@@ -75,7 +85,7 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
     };
     Snapshot {
         generation: 1,
-        ports: [PortFacts { name: "loop".to_owned(), mac: DIRECTOR_MAC, mtu: 1500 }].into(),
+        ports: [PortFacts { name: "loop".to_owned(), mac: DIRECTOR_MAC, mtu }].into(),
         virtual_addresses: [IpAddr::V4(VIP)].into_iter().collect(),
         services: [service].into(),
         service_index: [(key, 0)].into_iter().collect(),
@@ -110,7 +120,15 @@ impl<P: Pattern> Rig<P> {
     /// # Errors
     /// When the memory is not to be had.
     pub fn new(plan: Plan, pattern: P, timeouts: Timeouts) -> Result<Self, Error> {
-        let (_, mut readers) = publish::channel(1, snapshot(timeouts), 1);
+        Self::running(plan, pattern, snapshot(timeouts))
+    }
+
+    /// The only worker of a director with this configuration.
+    ///
+    /// # Errors
+    /// When the memory is not to be had.
+    pub fn running(plan: Plan, pattern: P, snapshot: Snapshot) -> Result<Self, Error> {
+        let (_, mut readers) = publish::channel(1, snapshot, 1);
         let mut ends = handoff::mesh(1);
         match (readers.pop(), ends.pop()) {
             (Some(reader), Some(end)) => Self::one_of_several(plan, pattern, 0, reader, end),
@@ -213,13 +231,22 @@ impl Rig<Permuted> {
     /// # Errors
     /// When the memory is not to be had.
     pub fn established(flows: u32, memory: Options) -> Result<Self, Error> {
+        Self::established_by(Method::Direct, flows, memory)
+    }
+
+    /// The same, forwarded by this method.
+    ///
+    /// # Errors
+    /// When the memory is not to be had.
+    pub fn established_by(method: Method, flows: u32, memory: Options) -> Result<Self, Error> {
         let plan = Plan {
             capacity: flows as usize,
             memory,
             // What a batch takes at 25 ns a packet.
             nanos_per_poll: 1_600,
         };
-        let mut rig = Self::new(plan, Permuted::new(flows, tcp::SYN), Timeouts::default())?;
+        let mut rig =
+            Self::running(plan, Permuted::new(flows, tcp::SYN), snapshot_by(method, Timeouts::default()))?;
         rig.run(u64::from(flows));
         rig.pattern().flags = tcp::ACK;
         rig.run(u64::from(flows));
@@ -286,6 +313,17 @@ fn pool(memory: &Options) -> Result<Pool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn by_tunnels_too() {
+        let mut rig = Rig::established_by(Method::Tunnel, 1_000, ordinary()).unwrap();
+        let before = rig.counts().forwarded;
+        rig.run(10_000);
+        assert_eq!(rig.counts().forwarded - before, 10_048, "{}", rig.losses());
+        let frame = rig.worker.ports_mut()[0].oldest_sent().unwrap().data();
+        // 20 bytes more, an outer header of protocol 4, from the director to a real server.
+        assert_eq!((frame.len(), frame[23], &frame[26..33]), (74, 4, &[10, 0, 0, 1, 10, 0, 1][..]));
+    }
 
     #[test]
     fn every_packet_of_an_established_flow_is_forwarded() {

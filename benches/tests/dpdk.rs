@@ -99,6 +99,10 @@ fn what_a_device_refuses_is_told_with_its_remedy() {
     assert!(
         refused("run --port net_ring0 --port net_ring1").contains("net_ring and net_null have no other end")
     );
+    assert!(
+        refused("generate --port net_ring0 --method tun")
+            .contains("--method tun is not measured on a wire yet")
+    );
     let said = refused("generate --pages ordinary --port net_ring0 --clock cpu");
     assert!(said.contains("--clock cpu is for a director in this process"), "{said}");
 }

@@ -88,9 +88,9 @@ pub struct Offered {
     /// The director on the wire.
     #[command(flatten)]
     pub wire: WireOptions,
-    /// How the director forwards: dr alone yet.
+    /// How the director forwards.
     #[arg(long, value_enum, default_value_t)]
-    pub method: Method,
+    pub method: ForwardBy,
     /// Established connections; with --mix new and syn-flood what the table holds. 1M and 64k are numbers too.
     #[arg(long, default_value = "1M", value_parser = count)]
     pub flows: u32,
@@ -140,13 +140,13 @@ impl WireOptions {
 
 /// How packets are forwarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Method {
+pub enum ForwardBy {
     /// Direct routing.
     #[default]
     Dr,
     /// Not yet.
     Nat,
-    /// Not yet.
+    /// Tunnels, IP in IP: of a director in this process.
     Tun,
 }
 

@@ -74,7 +74,8 @@ pub fn directors<M: Medium + 'static>(
     parts: Vec<impl FnOnce() -> Result<Parts<M>, String> + Send + 'static>,
 ) -> Result<Crew, String> {
     check(plan)?;
-    let (_, readers) = publish::channel(1, rig::snapshot(timeouts(plan.mix)), plan.workers.into());
+    let (_, readers) =
+        publish::channel(1, rig::snapshot_by(plan.method, timeouts(plan.mix)), plan.workers.into());
     let ends = readers.into_iter().zip(handoff::mesh(plan.workers.into()));
     let makers = (0..).zip(parts).zip(ends).map(|((index, parts), (reader, end))| {
         let plan = plan.clone();
@@ -342,12 +343,14 @@ mod tests {
         super::{order::Workers as _, search::Device as _, sizes::Sizes},
         *,
     };
+    use pointsman_dataplane::snapshot::Method;
 
     fn plan(mix: Mix, workers: u16) -> Plan {
         Plan {
             flows: 10_000,
             sizes: Sizes::Imix,
             mix,
+            method: Method::Direct,
             workers,
             ring: 1_024,
             clock: Clock::Cpu,
@@ -368,6 +371,13 @@ mod tests {
             assert_eq!((outcome.created, outcome.losses.len(), outcome.slices.len()), (0, 0, 50));
             assert_eq!(outcome.latency.unwrap().len(), outcome.forwarded);
         }
+    }
+
+    #[test]
+    fn tunnels_carry_every_size() {
+        let plan = Plan { method: Method::Tunnel, ..plan(Mix::Hit, 1) };
+        let outcome = in_memory(&plan).unwrap().run(SHORT).unwrap();
+        assert!(outcome.forwarded > 0 && outcome.forwarded == outcome.offered, "{outcome:?}");
     }
 
     #[test]

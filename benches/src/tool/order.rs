@@ -9,6 +9,7 @@ use super::{
     track::Streams,
 };
 use hdrhistogram::Histogram;
+use pointsman_dataplane::snapshot::Method;
 use pointsman_hugepages::Options;
 use std::collections::BTreeMap;
 
@@ -21,6 +22,8 @@ pub struct Plan {
     pub sizes: Sizes,
     /// Which packets come.
     pub mix: Mix,
+    /// How the directors of this process forward.
+    pub method: Method,
     /// How many threads run workers.
     pub workers: u16,
     /// Queues that devices are opened with: the most workers of all runs of a command, if that is more.

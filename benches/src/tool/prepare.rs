@@ -1,7 +1,7 @@
 //! From options to workers that can be measured: the plan, its words in a report, and the one place that picks ports.
 
 use super::{
-    cli::{self, Method},
+    cli::{self, ForwardBy},
     load::Mix,
     offer::Clock,
     order::{Plan, Workers},
@@ -10,6 +10,7 @@ use super::{
     report::Report,
 };
 use crate::rig;
+use pointsman_dataplane::snapshot::Method;
 use pointsman_hugepages::Options;
 
 /// The plan that options ask for.
@@ -18,13 +19,12 @@ use pointsman_hugepages::Options;
 /// Which option cannot be had.
 pub fn plan(offered: &cli::Offered, mix: Mix) -> Result<Plan, String> {
     let method = match offered.method {
-        Method::Dr => None,
-        Method::Nat => Some("nat"),
-        Method::Tun => Some("tun"),
+        ForwardBy::Dr => Method::Direct,
+        ForwardBy::Tun => Method::Tunnel,
+        ForwardBy::Nat => {
+            return Err("--method nat is not measured yet; leave it out, or --method dr or tun".to_owned());
+        }
     };
-    if let Some(method) = method {
-        return Err(format!("--method {method} is not measured yet; leave it out, or --method dr"));
-    }
     let on_wire = matches!(arrange(&offered.ports, false)?, Arrangement::OnWire(_));
     if let Some(option) =
         offered.wire.given().filter(|_| !on_wire && !offered.ports.iter().any(|port| port.is_loop()))
@@ -35,11 +35,13 @@ pub fn plan(offered: &cli::Offered, mix: Mix) -> Result<Plan, String> {
     }
     if on_wire {
         wall_clock(offered)?;
+        only_dr(method)?;
     }
     Ok(Plan {
         flows: offered.flows,
         sizes: offered.frame_size,
         mix,
+        method,
         workers: offered.workers,
         queues: offered.workers,
         ring: offered.ring as usize,
@@ -65,8 +67,18 @@ pub fn plan_of_stations(
 ) -> Result<Plan, String> {
     arrange(&offered.ports, true)?;
     wall_clock(offered)?;
+    let plan = plan(offered, mix)?;
+    only_dr(plan.method)?;
     let wire = Wire { stations: true, one_way, receives_only, ..wire(&offered.wire) };
-    Ok(Plan { wire: Some(wire), ..plan(offered, mix)? })
+    Ok(Plan { wire: Some(wire), ..plan })
+}
+
+/// A sink looks for frames as they were sent.
+fn only_dr(method: Method) -> Result<(), String> {
+    match method {
+        Method::Direct => Ok(()),
+        _ => Err("--method tun is not measured on a wire yet, only of a director in this process".to_owned()),
+    }
 }
 
 /// What leaves by a wire does so by everybody's time.
@@ -93,10 +105,11 @@ fn wire(options: &cli::WireOptions) -> Wire {
 /// What is in the figures.
 pub fn method(plan: &Plan) -> String {
     let ports: Vec<String> = plan.ports.iter().map(ToString::to_string).collect();
+    let way = if plan.method == Method::Tunnel { "tunnels (IP in IP)" } else { "direct routing" };
     match (&plan.wire, arrange(&plan.ports, plan.wire.is_some())) {
         (None, Ok(Arrangement::Inside(_))) => format!(
             "Over the virtual device {}: each worker's thread runs generator, worker and sink in turn, and all three are in \
-             the figures. Sixteen real servers behind one TCP service, round robin, direct routing.",
+             the figures. Sixteen real servers behind one TCP service, round robin, {way}.",
             ports[0]
         ),
         (Some(wire), Ok(Arrangement::OnWire(_))) if wire.receives_only => {
@@ -108,11 +121,15 @@ pub fn method(plan: &Plan) -> String {
                 (false, [first, last]) => format!("Sent by {first} and received by {last}"),
                 (_, all) => format!("Sent and received by {}", all.join(" and ")),
             };
-            format!("{ways}. The director between them is no part of this program: virtual service {} (TCP).", wire.service)
+            format!(
+                "{ways}. The director between them is no part of this program: virtual service {} (TCP).",
+                wire.service
+            )
         }
-        _ => "On memory ports: each worker's thread runs generator, worker and sink in turn, and all three are in the \
-              figures. Sixteen real servers behind one TCP service, round robin, direct routing."
-            .to_owned(),
+        _ => format!(
+            "On memory ports: each worker's thread runs generator, worker and sink in turn, and all three are in the \
+             figures. Sixteen real servers behind one TCP service, round robin, {way}."
+        ),
     }
 }
 
@@ -123,7 +140,9 @@ pub fn label(plan: &Plan) -> String {
     let ports: Vec<String> =
         plan.ports.iter().map(ToString::to_string).filter(|port| port != "memory").collect();
     let ports = if ports.is_empty() { String::new() } else { format!(", {}", ports.join(" to ")) };
-    format!("{}, {} flows, {}, {} {kind}{plural}{ports}", plan.mix, plan.flows, plan.sizes, plan.workers)
+    let method = if plan.method == Method::Tunnel { ", tun" } else { "" };
+    let (mix, flows, sizes, workers) = (plan.mix, plan.flows, plan.sizes, plan.workers);
+    format!("{mix}, {flows} flows, {sizes}, {workers} {kind}{plural}{method}{ports}")
 }
 
 /// The workers of a plan, ready to be measured.
@@ -184,6 +203,7 @@ mod tests {
             flows: 1_000_000,
             sizes: Sizes::Imix,
             mix: Mix::SynFlood,
+            method: Method::Direct,
             workers: 2,
             ring: 1_024,
             clock: Clock::Wall,
@@ -193,6 +213,8 @@ mod tests {
             wire: None,
         };
         assert_eq!(label(&plan), "syn-flood, 1000000 flows, imix, 2 workers");
+        let tunnels = Plan { method: Method::Tunnel, ..plan.clone() };
+        assert_eq!(label(&tunnels), "syn-flood, 1000000 flows, imix, 2 workers, tun");
         let one = Plan { workers: 1, sizes: Sizes::Fixed(64), mix: Mix::Hit, ..plan };
         assert_eq!(label(&one), "hit, 1000000 flows, 64 B, 1 worker");
         // 10 Gbit/s of frames of 64 bytes.

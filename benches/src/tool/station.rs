@@ -346,7 +346,10 @@ mod tests {
         *,
     };
     use crate::rig::ordinary;
-    use pointsman_dataplane::port::memory::{self, Wire as Cable, pair};
+    use pointsman_dataplane::{
+        port::memory::{self, Wire as Cable, pair},
+        snapshot::Method,
+    };
     use pointsman_hugepages::{Buffer, Pool, PoolOptions};
     use std::{sync::atomic::AtomicBool, thread};
 
@@ -355,6 +358,7 @@ mod tests {
             flows: 100,
             sizes: Sizes::Imix,
             mix,
+            method: Method::Direct,
             workers: 1,
             queues: 1,
             ring: 1_024,

@@ -15,7 +15,7 @@ use crate::{
     timing::{measure, reference_nanos},
     workers,
 };
-use pointsman_dataplane::limits::BATCH;
+use pointsman_dataplane::{limits::BATCH, snapshot::Method};
 use pointsman_hugepages::{Error, Options};
 use std::{process::Command, thread};
 
@@ -103,6 +103,10 @@ impl Table {
                 memory = Some((bytes, measured.huge));
             }
         }
+        let flows = extent.pick(1_000_000, 1_000);
+        let (tunnel, _) = packet_path::hit_by(Method::Tunnel, flows, extent)?;
+        println!("{}: {}", goals::TUN_1M.name, tunnel.figure);
+        self.add(&goals::TUN_1M, tunnel.figure.min, tunnel.huge);
         if let Some((bytes, huge)) = memory {
             self.add(&goals::MEMORY, bytes, huge);
         }
