@@ -99,7 +99,7 @@ pub enum Error {
     Kernel(#[from] kernel::Error),
     /// A port of DPDK's for a daemon that has none.
     #[error(
-        "port {0}: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `cargo build --release --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
+        "port {0}: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `cargo build --release --package pointsman-control --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
     )]
     BuiltWithoutDpdk(String),
     /// DPDK, or a port of its.
@@ -262,24 +262,17 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     })?;
     say_what_runs(&start, &network, &running, &reports);
     let ports = Arc::new(Ports::new(running.sources.clone(), &network, clock::now()));
-    for (port, source) in network.ports.iter().zip(ports.sources()) {
-        remedy(port, Some(source)).iter().for_each(|remedy| tracing::warn!("{remedy}"));
-    }
 
     let control = Control::new(prepared, publisher, running.crew.handles().to_vec());
     for warning in control.warnings().await {
         tracing::warn!("{warning}");
     }
     let resolver = Arc::new(Resolver::default());
-    let driver = resolver.clone();
-    let resolving = control.clone();
-    tokio::spawn(async move { driver.run(resolving).await });
+    let resolving = (resolver.clone(), control.clone());
+    tokio::spawn(async move { resolving.0.run(resolving.1).await });
     tokio::spawn(follow::estimate_rates(control.clone()));
     tokio::spawn(follow::follow_kernel(control.clone(), monitor, devices, ports.clone()));
-    #[cfg(feature = "dpdk")]
-    if let Some(host) = &running.host {
-        tokio::spawn(follow::follow_links(ports.clone(), Arc::downgrade(host)));
-    }
+    running.follow_links(&ports);
     tokio::spawn(follow::reload(control.clone(), hangup, options.config.clone()));
     control.announce_all().await;
     let context = grpc::Context { control, resolver, ports, memory: reports.into() };
@@ -326,6 +319,9 @@ fn say_what_runs(start: &model::Start, network: &Network, running: &Running, rep
     }
     for (index, core) in start.cores.iter().enumerate() {
         tracing::info!("worker {index} on core {core}");
+    }
+    for (port, source) in network.ports.iter().zip(running.sources.iter()) {
+        remedy(port, Some(source)).iter().for_each(|remedy| tracing::warn!("{remedy}"));
     }
     for report in reports {
         tracing::info!("{report}");

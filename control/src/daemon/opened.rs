@@ -8,7 +8,7 @@ use super::dpdk;
 use crate::{
     clock,
     config::model::{self, Driver},
-    ports::Source,
+    ports::{Ports, Source},
     workers::{Crew, Ended, Plan},
 };
 use pointsman_dataplane::{
@@ -55,6 +55,18 @@ pub(super) struct Running {
     pub(super) sources: Arc<[Source]>,
     #[cfg(feature = "dpdk")]
     pub(super) _dpdk: Option<pointsman_dataplane::port::dpdk::Dpdk>,
+}
+
+impl Running {
+    /// Tells the kernel about the links that only their devices see, from now on.
+    pub(super) fn follow_links(&self, ports: &Arc<Ports>) {
+        #[cfg(feature = "dpdk")]
+        if let Some(host) = &self.host {
+            tokio::spawn(super::follow::follow_links(ports.clone(), Arc::downgrade(host)));
+        }
+        #[cfg(not(feature = "dpdk"))]
+        let _ = ports;
+    }
 }
 
 impl Opened {

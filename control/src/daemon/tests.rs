@@ -80,3 +80,17 @@ fn a_name_that_no_interface_can_have_is_refused_like_in_a_file() {
         "{message}"
     );
 }
+
+#[cfg(not(feature = "dpdk"))]
+#[test]
+fn a_build_without_dpdk_refuses_its_ports_and_says_how_to_get_one() {
+    let path = file("absent", "[[port]]\nname = \"d0\"\ndriver = \"dpdk\"\ndevice = \"net_null0\"\n");
+    let path_text = path.display().to_string();
+    for arguments in [&["--config", &path_text][..], &["--check", "--config", &path_text]] {
+        assert_eq!(
+            message(arguments),
+            "port d0: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `cargo build --release --package pointsman-control --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
+        );
+    }
+    std::fs::remove_file(&path).unwrap();
+}
