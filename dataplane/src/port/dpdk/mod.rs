@@ -13,8 +13,10 @@
 //! more gives each frame to its owner ([`crate::steer`]); of any other a worker hands over what is not its own, and the
 //! device works as well ([`Spread`]).
 //!
-//! Checksums are not left to devices: none that a worker sends needs to be computed anew. Those of forwarded packets are
-//! kept as they were or changed by the difference, which costs less than to tell a device.
+//! Checksums are not left to devices. None that a worker sends needs to be computed anew: those of forwarded packets are
+//! kept as they were or changed by the difference, which costs less than to tell a device. And what a device says of the
+//! checksum of an IPv4 header is not asked: it would save about 20 of some 480 instructions for a packet of a device that
+//! says it, and cost every other one 4.
 
 mod device;
 mod eal;
