@@ -1,5 +1,5 @@
-//! Measures one pick of a scheduler (rr, wrr, lc, wlc) among 1, 16 and 100 destinations with different weights and
-//! connections. rr and wrr move their common place on with each pick, an atomic exchange.
+//! Measures one pick of a scheduler (rr, wrr, lc, wlc, sh, mh, lblc) among 1, 16 and 100 destinations with different weights
+//! and connections. rr and wrr move their common place on with each pick, an atomic exchange; lblc locks a part of its cache.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman_dataplane::{
@@ -28,7 +28,7 @@ fn pick(c: &mut Criterion) {
     let key = Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [0x1f, 0x90, 0, 80], 6);
     let opening = Opening { key: &key, hash: key.hash(&[1, 2]), now: Ticks(0) };
     let mut group = c.benchmark_group("scheduler");
-    for kind in [Kind::Rr, Kind::Wrr, Kind::Lc, Kind::Wlc] {
+    for kind in [Kind::Rr, Kind::Wrr, Kind::Lc, Kind::Wlc, Kind::Sh, Kind::Mh, Kind::Lblc] {
         for destinations in [1, 16, 100] {
             let scheduler = scheduler(kind, destinations);
             group.bench_function(BenchmarkId::new(kind.name(), destinations), |b| {
