@@ -69,6 +69,8 @@ rows! {
     MEMORY: "memory per connection", "B", Bound::AtMost(88.0), None;
     /// Bytes for each connection that the table holds.
     MEMORY_IPV6: "memory per connection, IPv6", "B", Bound::AtMost(160.0), None;
+    /// Milliseconds.
+    MAGLEV: "Maglev table 65537 x 1000", "ms", Bound::AtMost(1.0), Some(0.5);
     /// Millions of packets a second of CPU time.
     AF_PACKET: "AF_PACKET over veth, one core", "Mpps", Bound::AtLeast(0.9), Some(1.2);
     /// Times one worker.

@@ -11,6 +11,7 @@ pub mod callgrind;
 pub mod dpdk_path;
 pub mod goals;
 pub mod lookup;
+pub mod maglev;
 pub mod packet_path;
 pub mod rig;
 pub mod testpmd;

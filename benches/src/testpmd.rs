@@ -47,7 +47,7 @@ pub fn measure(device: &str, mode: &str, huge: bool) -> Result<Figure, String> {
     command.args(device.starts_with("net_ring").then_some("--tx-first"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("{PROGRAM} is not installed: apt-get install dpdk"),
+        ErrorKind::NotFound => format!("{PROGRAM} is not installed: apt-get install dpdk-dev"),
         _ => format!("cannot start {PROGRAM}: {error}"),
     })?;
     let sampled = sample(&mut child);

@@ -11,7 +11,7 @@ use crate::{
     Extent, callgrind,
     goals::{self, Bound, Row},
     lookup::Lookup,
-    packet_path, pin,
+    maglev, packet_path, pin,
     timing::{measure, reference_nanos},
     workers,
 };
@@ -64,6 +64,7 @@ fn one_core(extent: Extent) -> Result<Table, Error> {
     }
     table.lookup(extent)?;
     table.new_connections(extent)?;
+    table.maglev(extent);
     Ok(table)
 }
 
@@ -145,6 +146,13 @@ impl Table {
             self.add(&row, measured.figure.millions(), measured.huge);
         }
         Ok(())
+    }
+
+    fn maglev(&mut self, extent: Extent) {
+        let figure = maglev::table(extent);
+        let (min, median) = (figure.min / 1e6, figure.median / 1e6);
+        println!("{}: min {min:.3} ms  median {median:.3} ms", goals::MAGLEV.name);
+        self.add_remarked(&goals::MAGLEV, min, "");
     }
 
     fn workers(&mut self, extent: Extent) -> Result<(), Error> {
