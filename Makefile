@@ -10,7 +10,7 @@ help:
 	@echo 'make test    everything that CI runs: style, lints, unit, property and end-to-end tests, documentation'
 	@echo 'make test-dpdk   the DPDK ports: lints, and tests over virtual devices; installs libdpdk-dev'
 	@echo 'make test-vm   the director on NICs bound to vfio-pci, in a virtual machine; installs qemu, downloads a kernel'
-	@echo 'make bench   the performance figures, with their goals, and dpdk-testpmd beside; installs libdpdk-dev and dpdk'
+	@echo 'make bench   the performance figures, with their goals, and dpdk-testpmd beside; installs libdpdk-dev and dpdk-dev'
 
 demo:
 	@$(NEED) cargo cc ip curl nginx sysctl
@@ -24,7 +24,7 @@ test:
 	@$(MAKE) --no-print-directory test-dpdk
 
 # The whole workspace with the feature, so that what is built is what `cargo ci` has built, but for the crates that have it.
-WITH_DPDK := --workspace --features pointsman-dataplane/dpdk,pointsman-control/dpdk,pointsman-benches/dpdk,pointsman-tests/dpdk
+WITH_DPDK := --workspace --features pointsman-dataplane/dpdk,pointsman-control/dpdk,pointsman-benches/dpdk,pointsman-benches/control,pointsman-tests/dpdk
 test-dpdk:
 	@$(NEED) cargo cc ip curl nginx ethtool ping sysctl libdpdk
 	@echo '==> lints with DPDK'
@@ -46,5 +46,5 @@ bench: export POINTSMAN_HUGEPAGES ?= 1024
 bench:
 	@$(NEED) cargo cc ip valgrind libdpdk dpdk-testpmd
 	@echo 'building pointsman-bench (some minutes the first time)'
-	@cargo build --quiet --release --package pointsman-benches --features dpdk --bins
+	@cargo build --quiet --release --package pointsman-benches --features dpdk,control --bins
 	@deploy/hugepages.sh target/release/pointsman-bench
