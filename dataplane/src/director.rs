@@ -85,7 +85,7 @@ pub fn admit<F: Frame>(
     v6: &mut Connections<Key6>,
     context: &mut Context<'_>,
 ) {
-    let mut made = Made::default();
+    let (mut recent4, mut recent6) = (Recent::default(), Recent::default());
     v4.make_ready(misses.len());
     v6.make_ready(misses.len());
     for &i in misses {
@@ -93,29 +93,52 @@ pub fn admit<F: Frame>(
         match batch.packets[i].lookup {
             Lookup::V4 => {
                 let key = batch.packets[i].key4;
-                flow(batch, i, &key, (v4, &mut made), context);
+                flow(batch, i, &key, (v4, &mut recent4), context);
             }
             Lookup::V6 => {
                 let key = batch.key6[i];
-                flow(batch, i, &key, (v6, &mut made), context);
+                flow(batch, i, &key, (v6, &mut recent6), context);
             }
             Lookup::None => batch.packets[i].verdict = other(batch, i, context),
         }
     }
 }
 
-/// The connections that were made for packets of this batch, by some bits of their hashes.
-#[derive(Default)]
-struct Made([u64; 8]);
+/// What packets before in the batch have brought.
+struct Recent<'a, K> {
+    /// The connections that were made, by some bits of their hashes.
+    made: [u64; 8],
+    /// The last service that was asked for, and by which key.
+    service: Option<(K, &'a Service)>,
+}
 
-impl Made {
+impl<K> Default for Recent<'_, K> {
+    fn default() -> Self {
+        Self { made: [0; 8], service: None }
+    }
+}
+
+impl<'a, K: Asked> Recent<'a, K> {
     fn add(&mut self, hash: u64) {
-        self.0[(hash >> 38) as usize % 8] |= 1 << (hash >> 32 & 63);
+        self.made[(hash >> 38) as usize % 8] |= 1 << (hash >> 32 & 63);
     }
 
-    /// Whether a connection with that hash may be among them. Of those that are not, one in eight at most seem to be.
+    /// Whether a connection with that hash may have been made. Of those that were not, one in eight at most seem to be.
     fn may_have(&self, hash: u64) -> bool {
-        self.0[(hash >> 38) as usize % 8] >> (hash >> 32 & 63) & 1 != 0
+        self.made[(hash >> 38) as usize % 8] >> (hash >> 32 & 63) & 1 != 0
+    }
+
+    /// The service that the key asks for, if the last one that was found is it.
+    fn service(&self, key: &K) -> Option<&'a Service> {
+        self.service.as_ref().filter(|(last, _)| last.asks_as(key)).map(|(_, service)| *service)
+    }
+
+    /// The service that the key asks for.
+    #[inline(never)]
+    fn find_service(&mut self, key: &K, snapshot: &'a Snapshot) -> Option<&'a Service> {
+        let found = find_service(key, snapshot);
+        self.service = found.map(|service| (*key, service));
+        found
     }
 }
 
@@ -159,16 +182,16 @@ fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) ->
 
 /// A packet of a flow, or an ICMP error about one, that no connection was found for.
 #[inline]
-fn flow<K: Asked, F: Frame>(
+fn flow<'a, K: Asked, F: Frame>(
     batch: &mut Batch<F>,
     i: usize,
     key: &K,
-    (connections, made): (&mut Connections<K>, &mut Made),
-    context: &mut Context<'_>,
+    (connections, recent): (&mut Connections<K>, &mut Recent<'a, K>),
+    context: &mut Context<'a>,
 ) {
     let Packet { layout, hash, port, .. } = batch.packets[i];
     // A packet before it in this batch may have made the connection.
-    if made.may_have(hash)
+    if recent.may_have(hash)
         && let Some(entry) = connections.table.find(key, hash)
     {
         match follow(connections, entry, &layout, context.now.ticks(), context.snapshot) {
@@ -181,7 +204,8 @@ fn flow<K: Asked, F: Frame>(
         batch.packets[i].verdict = other(batch, i, context);
         return;
     }
-    if !key.is_ours(&context.snapshot.virtual_addresses) {
+    let known = recent.service(key);
+    if known.is_none() && !key.is_ours(&context.snapshot.virtual_addresses) {
         batch.packets[i].verdict = Verdict::Punt;
         return;
     }
@@ -191,8 +215,8 @@ fn flow<K: Asked, F: Frame>(
     if is_own(batch.frames[i].data(), port, context.snapshot) {
         return batch.packets[i].drop(DropReason::LoopDetected);
     }
-    let service = find_service(key, context.snapshot).filter(|_| opens(key, layout.tcp_flags));
-    let Some(service) = service else {
+    let service = known.or_else(|| recent.find_service(key, context.snapshot));
+    let Some(service) = service.filter(|_| opens(key, layout.tcp_flags)) else {
         return no_service(batch, i, key.protocol(), context);
     };
     if service.pending {
@@ -214,7 +238,7 @@ fn flow<K: Asked, F: Frame>(
     let surroundings = (context.snapshot, &context.shared.stats);
     match connections.create((key, hash), slot, first_packet, context.now.ticks(), surroundings) {
         Ok(_) => {
-            made.add(hash);
+            recent.add(hash);
             batch.packets[i].destination = slot;
         }
         Err(TableFull) => batch.packets[i].drop(DropReason::TableFull),
@@ -267,7 +291,8 @@ fn port_unreachable<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Cont
 /// Whether the port sent the frame itself: it has come back.
 #[inline]
 fn is_own(frame: &[u8], port: u8, snapshot: &Snapshot) -> bool {
-    snapshot.ports.get(usize::from(port)).is_some_and(|port| frame.get(6..12) == Some(port.mac.as_slice()))
+    let source = frame.get(6..).and_then(<[u8]>::first_chunk::<6>);
+    snapshot.ports.get(usize::from(port)).zip(source).is_some_and(|(port, source)| port.mac == *source)
 }
 
 /// The address that a packet, an ARP message or a solicitation is for.

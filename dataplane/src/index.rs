@@ -100,6 +100,9 @@ pub(crate) trait Asked: Key {
     /// The client's port and the virtual one.
     fn ports(&self) -> (u16, u16);
 
+    /// Whether the other one is to the same virtual address and port by the same protocol.
+    fn asks_as(&self, other: &Self) -> bool;
+
     /// Whether its virtual address is one of ours.
     fn is_ours(&self, addresses: &Addresses) -> bool;
 
@@ -114,6 +117,12 @@ impl Asked for Key4 {
     #[inline(always)]
     fn ports(&self) -> (u16, u16) {
         Key4::ports(self)
+    }
+
+    #[inline(always)]
+    fn asks_as(&self, other: &Self) -> bool {
+        let asked = |key: &Self| (key.virtual_address(), key.ports().1, key.protocol());
+        asked(self) == asked(other)
     }
 
     #[inline(always)]
@@ -141,6 +150,11 @@ impl Asked for Key4 {
 impl Asked for Key6 {
     fn ports(&self) -> (u16, u16) {
         Key6::ports(self)
+    }
+
+    fn asks_as(&self, other: &Self) -> bool {
+        let asked = |key: &Self| (key.virtual_address(), key.ports().1, key.protocol());
+        asked(self) == asked(other)
     }
 
     fn is_ours(&self, addresses: &Addresses) -> bool {

@@ -88,7 +88,7 @@ impl<K: Key> Connections<K> {
 
     /// Makes a connection to the destination in `slot`, from its first packet. When the table is full the oldest half-open
     /// connection gives way; an established one never.
-    #[inline]
+    #[inline(always)]
     pub fn create(
         &mut self,
         (key, hash): (&K, u64),
@@ -312,7 +312,7 @@ pub fn state_name<K: Key>(entry: &Entry<K>) -> &'static str {
 
 /// Whether the connection counts as active. UDP never does.
 fn is_active<K: Key>(entry: &Entry<K>) -> bool {
-    entry.key.protocol() == protocol::TCP && TcpState::from_u8(entry.state).is_active()
+    entry.key.protocol() == protocol::TCP && tcp::is_active(entry.state)
 }
 
 fn timeout<K: Key>(entry: &Entry<K>, timeouts: &Timeouts) -> Ticks {
@@ -325,7 +325,7 @@ fn timeout<K: Key>(entry: &Entry<K>, timeouts: &Timeouts) -> Ticks {
 
 fn half_open_queue<K: Key>(entry: &Entry<K>) -> Option<HalfOpen> {
     if entry.key.protocol() == protocol::TCP {
-        (TcpState::from_u8(entry.state) == TcpState::SynReceived).then_some(HalfOpen::Tcp)
+        (entry.state == TcpState::SynReceived as u8).then_some(HalfOpen::Tcp)
     } else {
         (entry.packets <= 1).then_some(HalfOpen::Udp)
     }

@@ -82,6 +82,20 @@ impl TcpState {
     }
 }
 
+/// [`TcpState::is_active`] for the number of a state.
+#[inline]
+pub(super) const fn is_active(number: u8) -> bool {
+    const ACTIVE: u32 = {
+        let (mut bits, mut n) = (0, 0);
+        while n < TcpState::ALL.len() {
+            bits |= (TcpState::ALL[n].is_active() as u32) << n;
+            n += 1;
+        }
+        bits
+    };
+    number < u32::BITS as u8 && ACTIVE >> number & 1 != 0
+}
+
 /// Where a segment comes from, and what else is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -331,6 +345,7 @@ mod tests {
         for (number, name, active) in expected {
             let state = TcpState::from_u8(number);
             assert_eq!((state as u8, state.name(), state.is_active()), (number, name, active));
+            assert_eq!(is_active(number), active);
         }
         assert_eq!(TcpState::from_u8(11), TcpState::None);
         assert_eq!(TcpState::from_u8(255), TcpState::None);

@@ -14,7 +14,12 @@ pub(super) struct Bucket {
     /// 0: free.
     pub(super) tags: Tags,
     pub(super) entries: [u32; 8],
-    _unused: [u32; 4],
+    /// Keys that this is the first bucket of and that are in their second one: if there are none, a key that is not here
+    /// is nowhere.
+    pub(super) displaced: u32,
+    /// Bit `n`: this is the second bucket of the key in place `n`.
+    pub(super) guests: u32,
+    _unused: [u32; 2],
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);

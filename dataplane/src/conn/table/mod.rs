@@ -3,7 +3,8 @@
 //! Two arrays on huge pages. The *index* is an array of buckets, one cache line each: eight 16-bit tags and eight entry
 //! numbers. The *entries* are one cache line for an IPv4 connection, two for an IPv6 one, and hold the full key. A key has
 //! two candidate buckets; it goes into the first unless that is full, so that nearly every lookup touches one bucket and
-//! one entry. The second bucket follows from the first and the tag, so entries can be moved between their buckets without
+//! one entry; a bucket counts those of its keys that are in their second one, so that a key that is nowhere is seldom looked
+//! for there. The second bucket follows from the first and the tag, so entries can be moved between their buckets without
 //! reading them. At most three quarters of the index are used, which leaves room for every key (a test fills it).
 //!
 //! A lookup is three steps, each made for a whole batch before the next begins, so that the memory misses of a batch
@@ -153,14 +154,16 @@ impl<K: Key> Table<K> {
         prefetch(self.buckets.at(hash as usize));
     }
 
-    /// Step 2: the entry that is probably the key's, on its way near; [`NONE`] if it can only be in the second bucket or
-    /// nowhere, which is on its way then.
+    /// Step 2: the entry that is probably the key's, on its way near; [`NONE`] if it can only be in the second bucket, which
+    /// is on its way then, or nowhere.
     #[inline]
     pub fn probe(&self, hash: u64) -> u32 {
         let bucket = self.buckets.at(hash as usize);
         let found = simd::matches(&bucket.tags, hash);
         if found == 0 {
-            prefetch(self.buckets.at(self.other(self.first(hash), tag(hash))));
+            if bucket.displaced != 0 {
+                prefetch(self.buckets.at(self.other(self.first(hash), tag(hash))));
+            }
             return NONE;
         }
         let entry = bucket.entries[found.trailing_zeros() as usize];
@@ -175,14 +178,13 @@ impl<K: Key> Table<K> {
             Some(entry) if entry.key == *key => Some(probed),
             // The tag was another key's, or the key is in its second bucket.
             Some(_) => self.find(key, hash),
-            None => self.find_in(self.other(self.first(hash), tag(hash)), key, hash),
+            None => self.find_displaced(key, hash),
         }
     }
 
     /// All three steps for one key.
     pub fn find(&self, key: &K, hash: u64) -> Option<u32> {
-        let first = self.first(hash);
-        self.find_in(first, key, hash).or_else(|| self.find_in(self.other(first, tag(hash)), key, hash))
+        self.find_in(self.first(hash), key, hash).or_else(|| self.find_displaced(key, hash))
     }
 
     /// The entry with that number.
@@ -246,10 +248,7 @@ impl<K: Key> Table<K> {
     #[inline]
     pub fn remove_hashed(&mut self, entry: u32, hash: u64) {
         let first = self.first(hash);
-        let removed = self.clear(first, entry, hash) || {
-            let second = self.other(first, tag(hash));
-            self.clear(second, entry, hash)
-        };
+        let removed = self.clear(first, entry, hash).is_some() || self.clear_displaced(first, entry, hash);
         debug_assert!(removed, "an entry is in one of its two buckets");
         if removed {
             let freed = &mut self.entries[entry as usize];
@@ -272,6 +271,16 @@ impl<K: Key> Table<K> {
     fn other(&self, bucket: usize, tag: u16) -> usize {
         let step = u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         bucket ^ ((step as usize | 1) & self.buckets.mask())
+    }
+
+    /// The key's entry, if the key is in its second bucket.
+    #[inline]
+    fn find_displaced(&self, key: &K, hash: u64) -> Option<u32> {
+        let first = self.first(hash);
+        if self.buckets.at(first).displaced == 0 {
+            return None;
+        }
+        self.find_in(self.other(first, tag(hash)), key, hash)
     }
 
     fn find_in(&self, bucket: usize, key: &K, hash: u64) -> Option<u32> {
@@ -299,20 +308,35 @@ impl<K: Key> Table<K> {
 
     #[cold]
     fn place_elsewhere(&mut self, first: usize, second: usize) -> Option<(usize, usize)> {
-        if let Some(place) = self.room(second) {
-            return Some((second, place));
+        let (bucket, place) = match self.room(second) {
+            Some(place) => (second, place),
+            None => self.make_room(first).or_else(|| self.make_room(second))?,
+        };
+        if bucket != first {
+            self.buckets.at_mut(bucket).guests |= 1 << place;
+            self.buckets.at_mut(first).displaced += 1;
         }
-        for bucket in [first, second] {
-            for place in 0..8 {
-                let from = self.buckets.at(bucket);
-                let (moved_tag, moved) = (from.tags.0[place], from.entries[place]);
-                let to = self.other(bucket, moved_tag);
-                if let Some(free) = self.room(to) {
-                    let to = self.buckets.at_mut(to);
-                    (to.tags.0[free], to.entries[free]) = (moved_tag, moved);
-                    return Some((bucket, place));
-                }
+        Some((bucket, place))
+    }
+
+    /// Moves an entry of a full bucket to its other one, if one of them has room there. Returns what it left.
+    fn make_room(&mut self, bucket: usize) -> Option<(usize, usize)> {
+        for place in 0..8 {
+            let from = self.buckets.at(bucket);
+            let (moved_tag, moved, is_guest) =
+                (from.tags.0[place], from.entries[place], from.guests >> place & 1 != 0);
+            let other = self.other(bucket, moved_tag);
+            let Some(free) = self.room(other) else { continue };
+            let to = self.buckets.at_mut(other);
+            (to.tags.0[free], to.entries[free]) = (moved_tag, moved);
+            if is_guest {
+                to.displaced -= 1;
+                self.buckets.at_mut(bucket).guests &= !(1 << place);
+            } else {
+                to.guests |= 1 << free;
+                self.buckets.at_mut(bucket).displaced += 1;
             }
+            return Some((bucket, place));
         }
         None
     }
@@ -323,19 +347,30 @@ impl<K: Key> Table<K> {
         (free != 0).then(|| free.trailing_zeros() as usize)
     }
 
+    /// Frees the place of an entry in a bucket, if it is there.
     #[inline]
-    fn clear(&mut self, bucket: usize, entry: u32, hash: u64) -> bool {
+    fn clear(&mut self, bucket: usize, entry: u32, hash: u64) -> Option<usize> {
         let bucket = self.buckets.at_mut(bucket);
         let mut found = simd::matches(&bucket.tags, hash);
         while found != 0 {
             let place = found.trailing_zeros() as usize % 8;
             if bucket.entries[place] == entry {
                 bucket.tags.0[place] = 0;
-                return true;
+                return Some(place);
             }
             found &= found - 1;
         }
-        false
+        None
+    }
+
+    /// The same in the second bucket of a key whose first one is given.
+    #[cold]
+    fn clear_displaced(&mut self, first: usize, entry: u32, hash: u64) -> bool {
+        let second = self.other(first, tag(hash));
+        let Some(place) = self.clear(second, entry, hash) else { return false };
+        self.buckets.at_mut(second).guests &= !(1 << place);
+        self.buckets.at_mut(first).displaced -= 1;
+        true
     }
 }
 
@@ -392,6 +427,20 @@ mod tests {
                 assert!(table.get(entry).key == key(n));
             }
             assert_eq!(table.len(), capacity);
+            let displaced = |table: &Table<Key4>| -> (u32, u32) {
+                let buckets = (0..4096).map(|number| table.buckets.at(number));
+                buckets.fold((0, 0), |(n, m), b| (n + b.displaced, m + b.guests.count_ones()))
+            };
+            let (away, guests) = displaced(&table);
+            assert!(
+                away == guests && away > 0,
+                "{away} keys are in their second bucket, {guests} places say so"
+            );
+            for n in 0..capacity as u32 {
+                let entry = table.find(&key(n), table.hash(&key(n))).expect("what was inserted is found");
+                table.remove(entry);
+            }
+            assert_eq!((table.len(), displaced(&table)), (0, (0, 0)));
         }
     }
 
