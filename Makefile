@@ -36,10 +36,10 @@ test-dpdk:
 
 test-vm:
 	@$(NEED) cargo cc ip curl nginx sysctl libdpdk qemu-system-x86_64 busybox strip
-	@cargo clippy --quiet --package pointsman-tests --features vm --test vm -- -D warnings
-	@cargo build --quiet --package pointsman-control --features dpdk --bins
+	@cargo clippy --quiet $(WITH_DPDK),pointsman-tests/vm --test vm -- -D warnings
+	@cargo build --quiet $(WITH_DPDK) --bin pointsmand --bin pointsman
 	@tests/vm/prepare.sh target/vm target/debug/pointsmand target/debug/pointsman
-	@RUST_TEST_THREADS=1 cargo test --package pointsman-tests --features vm --test vm
+	@RUST_TEST_THREADS=1 cargo test --quiet $(WITH_DPDK),pointsman-tests/vm --test vm
 
 # The tables of ten million flows and DPDK's packets together: 800 huge pages of 2 MiB.
 bench: export POINTSMAN_HUGEPAGES ?= 1024

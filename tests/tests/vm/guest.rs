@@ -81,7 +81,7 @@ impl Nic {
 /// A machine that runs; it ends with its lab.
 pub(crate) struct Guest {
     lab: Lab,
-    _qemu: Process,
+    qemu: Process,
     input: UnixStream,
     output: BufReader<UnixStream>,
 }
@@ -116,7 +116,7 @@ impl Guest {
         let input = input.expect("the loop ended with a connection");
         input.set_read_timeout(Some(SILENCE)).expect("a limit can be set");
         let output = BufReader::new(input.try_clone().expect("a socket has two ends"));
-        let mut guest = Self { lab: lab.clone(), _qemu: qemu, input, output };
+        let mut guest = Self { lab: lab.clone(), qemu, input, output };
         guest.until("ready");
         guest
     }
@@ -197,12 +197,12 @@ impl Guest {
         panic!("not so: {what}\n[guest]# {line}\n{last}\n{}", self.console());
     }
 
-    /// The last lines of the machine's console.
+    /// The last lines of the machine's console, and what qemu said.
     pub(crate) fn console(&self) -> String {
         let text = self.lab.read("/run/lab/console");
         let lines: Vec<&str> = text.lines().collect();
         let last = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
-        format!("the console of the machine:\n{}\n", last.join("\n"))
+        format!("the console of the machine:\n{}\nqemu:\n{}", last.join("\n"), self.qemu.log())
     }
 
     /// Reads lines until one begins with `mark`: those before, and what stands behind the mark.

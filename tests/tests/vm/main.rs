@@ -106,6 +106,14 @@ fn queues(guest: &mut Guest) -> Vec<(u64, u64)> {
         .collect()
 }
 
+/// Frames that workers have handed to one another.
+fn handed_off(guest: &mut Guest) -> u64 {
+    let text = guest.ok("pointsman workers --json");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let workers = value["workers"].as_array().expect("a list").iter();
+    workers.map(|worker| worker["handed_off"].as_u64().expect("a number")).sum()
+}
+
 #[test]
 fn two_workers_balance_over_two_queues_of_a_virtio_nic_behind_an_iommu() {
     let segment = Segment::new();
@@ -113,7 +121,7 @@ fn two_workers_balance_over_two_queues_of_a_virtio_nic_behind_an_iommu() {
     guest.bind(&[TWO_QUEUES]);
     let log = start(&mut guest, &TWO_QUEUES, "1, 2");
     assert!(log.contains("port d0: dpdk on 0000:00:05.0"), "{log}");
-    assert!(log.contains("driver net_virtio"), "{log}");
+    assert!(log.contains("driver net_virtio") && log.contains("to owners"), "{log}");
     // The device is in a group of its own, by which the director has it; what it may reach lies in huge pages.
     let group = guest.ok("readlink /sys/bus/pci/devices/0000:00:05.0/iommu_group");
     let group = group.rsplit('/').next().expect("the last part");
@@ -123,11 +131,19 @@ fn two_workers_balance_over_two_queues_of_a_virtio_nic_behind_an_iommu() {
     segment.requests_alternate(VIP, 16);
     segment.requests_alternate(&format!("[{VIP6}]"), 16);
     segment.upload();
-    segment.lab.ok("client", &format!("ping -c 3 -i 0.2 -W 5 {VIP}"));
+    // The director answers for the one, the machine's kernel for the other.
+    for address in [VIP, "192.168.10.11"] {
+        segment.lab.ok("client", &format!("ping -c 3 -i 0.2 -W 5 {address}"));
+    }
     let queues = queues(&mut guest);
     assert_eq!(queues.len(), 2, "a queue for each worker");
     let used = |&(received, sent): &(u64, u64)| received > 20 && sent > 20;
     assert!(queues.iter().all(used), "both queues, both ways: {queues:?}");
+    assert_eq!(
+        handed_off(&mut guest),
+        0,
+        "the device gives each frame to the worker that owns it: {queues:?}"
+    );
 
     // The device starts again behind a director that has ended.
     stop(&mut guest, "TERM");
