@@ -182,6 +182,14 @@ impl Network {
     }
 }
 
+/// The names of all interfaces that there are.
+pub async fn interfaces() -> Result<Vec<String>, Error> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
+    let _task = Abort(tokio::spawn(connection));
+    let links = collect(handle.link().get().execute()).await?;
+    Ok(links.iter().filter_map(link_name).map(str::to_owned).collect())
+}
+
 /// Whether the first `len` bits of two addresses are the same.
 pub fn contains(network: IpAddr, len: u8, address: IpAddr) -> bool {
     let differing = match (network, address) {

@@ -174,3 +174,27 @@ fn traffic_resumes_after_a_link_was_lost_and_the_log_and_ports_say_so() {
     let shown = cluster.director.pointsman("ports").stdout;
     assert!(shown.contains("net_af_packet  up ") && !shown.contains("warning"), "{shown}");
 }
+
+#[test]
+fn the_threads_of_dpdk_stay_off_the_cores_of_the_workers() {
+    let cluster = Cluster::new("net_null0", "[workers]\ncores = [0]\n");
+    let line = format!(
+        "for task in /proc/{}/task/*; do echo \"$(cat $task/comm):$(grep Cpus_allowed_list $task/status)\"; done",
+        cluster.director.process.pid()
+    );
+    let text = cluster.lab.sh(&line);
+    let thread = |line: &str| {
+        let (name, list) = line.split_once(":Cpus_allowed_list:").expect("a name and its cores");
+        (name.to_owned(), list.trim().to_owned())
+    };
+    let threads: Vec<_> = text.lines().map(thread).collect();
+    for wanted in ["worker-0", "exception", "eal-intr-thread"] {
+        assert!(threads.iter().any(|(name, _)| name == wanted), "{wanted}: {threads:?}");
+    }
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+        for (name, cores) in &threads {
+            let on_first = cores == "0" || cores.starts_with("0-") || cores.starts_with("0,");
+            assert_eq!(on_first, name == "worker-0", "{name} may use {cores}: {threads:?}");
+        }
+    }
+}

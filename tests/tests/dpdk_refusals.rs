@@ -97,7 +97,7 @@ fn an_interface_that_a_virtual_device_names_and_is_not_there_is_told() {
     refused(
         &port("net_af_packet0,iface=eth7", ORDINARY),
         "",
-        &["port d0: no interface is named \"eth7\"", "`ip link` lists"],
+        &["port d0: no interface is named \"eth7\"", "there are lo, eth0: choose one of them"],
     );
 }
 

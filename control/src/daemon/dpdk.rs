@@ -10,7 +10,7 @@ use crate::{
         dpdk::{DpdkPort as Configured, Memory, is_pci},
     },
     exception::{self, Exception, Tap},
-    kernel::setup,
+    kernel::{self, setup},
     ports::Source,
     workers::{Crew, Ended, Handle},
 };
@@ -22,7 +22,7 @@ use pointsman_dataplane::{
     snapshot::Snapshot,
 };
 use pointsman_hugepages::Report;
-use std::{collections::HashSet, io, path::Path};
+use std::{collections::HashSet, io};
 
 /// Why ports of DPDK's do not start.
 #[derive(Debug, thiserror::Error)]
@@ -45,13 +45,15 @@ pub enum Error {
     },
     /// A virtual device on an interface that is not there.
     #[error(
-        "port {port}: no interface is named \"{interface}\", which its device is to be made of; `ip link` lists those there are"
+        "port {port}: no interface is named \"{interface}\", which its device is to be made of; there are {there}: choose one of them, or create it (`ip link`)"
     )]
     NoInterface {
         /// The port.
         port: String,
         /// The interface.
         interface: String,
+        /// Those that are there.
+        there: String,
     },
     /// DPDK refuses the device of a port.
     #[error("port {port}: {source}")]
@@ -121,15 +123,17 @@ fn not_started(error: dpdk::Error, settings: &Settings, ports: &[(&Port, &Config
 }
 
 /// The drivers of such devices say nothing of it.
-fn check_interface(port: &Port) -> Result<(), Error> {
-    let argument = port.device.split(',').find_map(|argument| argument.strip_prefix("iface="));
-    let made_of_one = port.device.starts_with("net_af_packet") || port.device.starts_with("net_af_xdp");
-    let (all, absent) =
-        (Path::new("/sys/class/net"), |name: &&str| !Path::new("/sys/class/net").join(name).exists());
-    match argument.filter(|_| made_of_one && all.exists()).filter(absent) {
-        Some(name) => Err(Error::NoInterface { port: port.name.clone(), interface: name.to_owned() }),
-        None => Ok(()),
+async fn check_interfaces(ports: &[(&Port, &Configured)]) -> Result<(), DaemonError> {
+    let there = kernel::interfaces().await?;
+    for (port, _) in ports {
+        let made_of_one = port.device.starts_with("net_af_packet") || port.device.starts_with("net_af_xdp");
+        let argument = port.device.split(',').find_map(|argument| argument.strip_prefix("iface="));
+        if let Some(name) = argument.filter(|name| made_of_one && there.iter().all(|other| other != name)) {
+            let (port, interface) = (port.name.clone(), name.to_owned());
+            return Err(Error::NoInterface { port, interface, there: there.join(", ") }.into());
+        }
     }
+    Ok(())
 }
 
 /// The devices, open and with interfaces, before the workers run.
@@ -153,7 +157,7 @@ impl Opened {
         let settings = settings(start, &ports)?;
         let room = settings.frame_room.into();
         tracing::info!("starting DPDK: {}", dpdk::version());
-        ports.iter().try_for_each(|(port, _)| check_interface(port))?;
+        check_interfaces(&ports).await?;
         let dpdk = Dpdk::start(&settings).map_err(|error| not_started(error, &settings, &ports))?;
         let (ends, host) = path::channel(workers, room).map_err(Error::Path)?;
         let mut queues: Vec<Vec<DpdkPort>> = (0..workers).map(|_| Vec::new()).collect();
@@ -225,8 +229,7 @@ fn settings(start: &model::Start, ports: &[(&Port, &Configured)]) -> Result<Sett
             Memory::Huge => dpdk::Memory::HugePages,
             Memory::Ordinary => dpdk::Memory::Ordinary,
         },
-        // Whole kilobytes that take a frame of the largest MTU: an Ethernet header and two VLAN tags more.
-        frame_room: (mtu + 22).next_multiple_of(1_024).max(defaults.frame_room),
+        frame_room: Settings::room(mtu),
         buffers: general.buffers.map_or(needed, |asked| asked.get()),
         arguments: general.arguments,
         ..defaults
