@@ -32,7 +32,7 @@ test-dpdk:
 	@echo '==> tests with DPDK'
 	@cargo build --quiet $(WITH_DPDK) --bin pointsmand --bin pointsman
 	@cargo test --quiet --package pointsman-dataplane --features dpdk --lib dpdk
-	@cargo test $(WITH_DPDK) --test dpdk --test dpdk_host --test dpdk_memif --test dpdk_refusals --test dpdk_peers
+	@cargo test $(WITH_DPDK) --test dpdk --test dpdk_devices --test dpdk_host --test dpdk_memif --test dpdk_refusals --test dpdk_peers
 
 test-vm:
 	@$(NEED) cargo cc ip curl nginx sysctl libdpdk qemu-system-x86_64 busybox strip
