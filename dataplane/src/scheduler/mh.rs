@@ -87,7 +87,7 @@ pub fn fill(places: u32, shares: &[Share]) -> Box<[u32]> {
     loop {
         for at in 0..takers.len() {
             for turn in 0..takers[at].turns {
-                if free <= FEW {
+                if free <= places / FEW {
                     takers.rotate_left(at);
                     fill_rest(&mut table, &taken, &takers, turn);
                     return table;
@@ -105,8 +105,9 @@ pub fn fill(places: u32, shares: &[Share]) -> Box<[u32]> {
 /// for one another, it takes half the time.
 const TOGETHER: usize = 8;
 
-/// With so few places free it is shorter to reckon which of them is wanted first than to search.
-const FEW: u32 = 64;
+/// When no more than one place in so many is free, it is shorter to reckon which of the free ones is wanted first than to
+/// search.
+const FEW: u32 = 2048;
 
 struct Taker {
     /// The next place that it wants.
