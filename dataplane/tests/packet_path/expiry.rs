@@ -140,6 +140,23 @@ fn when_the_table_is_full_the_oldest_half_open_connection_gives_way() {
 }
 
 #[test]
+fn a_flood_pushes_connections_out_in_the_order_in_which_they_came() {
+    let mut lab = lab(200);
+    for n in 0..500 {
+        assert_eq!(lab.send(&[client(n, SYN).frame()]).len(), 1);
+        lab.wait(10);
+    }
+    // 64 ports of each address: the last 200 of 500 are there.
+    let mut left: Vec<String> = lab.list().iter().map(|record| record.client.to_string()).collect();
+    let mut expected: Vec<String> =
+        (300..500).map(|n| format!("10.1.{}.2:{}", n / 64, 1024 + n % 64)).collect();
+    left.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    assert_eq!(lab.lives(), (500, 0, 300));
+}
+
+#[test]
 fn established_connections_never_give_way_and_lose_no_packet_in_a_flood_of_syn() {
     let mut lab = lab(256);
     let established = 200;
@@ -186,6 +203,24 @@ fn more_connections_than_one_poll_visits_end_within_a_second_and_a_half() {
     assert_eq!(lab.connections(), 3_000);
     lab.run(9_900);
     assert_eq!(lab.connections(), 3_000);
+    lab.run(1_600);
+    assert_eq!(lab.connections(), 0);
+}
+
+#[test]
+fn more_half_open_connections_than_one_poll_visits_end_within_a_second_and_a_half() {
+    let mut lab = lab(4096);
+    for n in 0..2_000 {
+        let datagram = udp(&format!("10.0.{}.2:{}", n / 64, 1024 + n % 64), DNS);
+        lab.send(&[client(n, SYN).frame(), datagram]);
+    }
+    assert_eq!(lab.connections(), 4_000);
+    lab.run(59_900);
+    assert_eq!(lab.connections(), 4_000);
+    lab.run(1_600);
+    assert_eq!(lab.connections(), 2_000, "the datagrams' stay for 300 s");
+    lab.run(238_300);
+    assert_eq!(lab.connections(), 2_000);
     lab.run(1_600);
     assert_eq!(lab.connections(), 0);
 }
