@@ -10,16 +10,21 @@ use pointsman_control::{
     config::model::Idle,
     exception::{self, Error, Tap},
 };
-use pointsman_dataplane::{exception as path, port::sys::poll};
+use pointsman_dataplane::{
+    exception as path,
+    port::sys::{poll, tap},
+};
 use rustix::net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketType, ipproto, sockopt};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use station::{
     Director, GATEWAY, NEIGHBOR, PORT, echo_request, ethernet, icmpv6, ipv4, multicast6, set_sum, sh,
 };
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     num::NonZeroU32,
-    os::fd::AsRawFd,
-    process::Command,
+    os::fd::{AsFd, AsRawFd},
+    process::{Child, Command, Stdio},
     sync::atomic::Ordering::Relaxed,
     thread,
     time::Duration,
@@ -161,37 +166,51 @@ fn vrrp_advertisements_reach_a_raw_socket_and_leave_by_it() {
     if !inside("vrrp_advertisements_reach_a_raw_socket_and_leave_by_it") {
         return;
     }
-    let director = Director::start(Idle::Sleep);
+    // Of a worker that has no moment without balanced packets, too.
+    for (idle, load) in [(Idle::Sleep, false), (Idle::Poll, true)] {
+        let director = Director::start(idle);
+        director.wire.load.store(load, Relaxed);
+        advertise_and_listen(&director);
+        advertise_and_listen_by_ipv6(&director);
+    }
+}
+
+/// Version 3, VRID 7, priority 200, one address, every second: what it says is no business of the path.
+const SAID: [u8; 12] = [0x31, 7, 200, 1, 0, 100, 0, 0, 10, 0, 0, 100];
+
+fn advertise_and_listen(director: &Director) {
     let protocol = NonZeroU32::new(VRRP.into()).map(Protocol::from_raw);
-    let socket = net::socket(AddressFamily::INET, SocketType::RAW, protocol).unwrap();
+    let socket = net::socket(AddressFamily::INET, SocketType::RAW, protocol).expect("it works");
     let (group, own) = (Ipv4Addr::new(224, 0, 0, 18), Ipv4Addr::new(10, 0, 0, 1));
-    sockopt::set_ip_add_membership(&socket, &group, &own).unwrap();
-    sockopt::set_ip_multicast_if(&socket, &own).unwrap();
-    sockopt::set_ip_multicast_ttl(&socket, 255).unwrap();
-    // Version 3, VRID 7, priority 200, one address, every second: what it says is no business of the path.
-    let said = [0x31, 7, 200, 1, 0, 100, 0, 0, 10, 0, 0, 100];
-    let packet = ipv4([10, 0, 0, 2], group.octets(), VRRP, &said);
+    sockopt::set_ip_add_membership(&socket, &group, &own).expect("it works");
+    sockopt::set_ip_multicast_if(&socket, &own).expect("it works");
+    sockopt::set_ip_multicast_ttl(&socket, 255).expect("it works");
+    let packet = ipv4([10, 0, 0, 2], group.octets(), VRRP, &SAID);
     director.arrives(ethernet([1, 0, 0x5e, 0, 0, 0x12], NEIGHBOR, 0x0800, &packet));
     assert!(poll::wait(&[socket.as_raw_fd()], 10_000), "nothing has reached the socket");
     let mut heard = [0; 64];
-    let (_, len) = net::recv(&socket, &mut heard[..], RecvFlags::empty()).unwrap();
+    let (_, len) = net::recv(&socket, &mut heard[..], RecvFlags::empty()).expect("it works");
     assert_eq!(heard[..len], packet);
 
-    net::sendto(&socket, &said, SendFlags::empty(), &SocketAddr::from((group, 0))).unwrap();
+    net::sendto(&socket, &SAID, SendFlags::empty(), &SocketAddr::from((group, 0))).expect("it works");
     let left = director.leaves("an advertisement", |frame| frame[12..14] == [8, 0] && frame[23] == VRRP);
     assert_eq!((&left[..6], &left[6..12]), (&[1, 0, 0x5e, 0, 0, 0x12][..], &PORT[..]));
-    assert_eq!((left[22], &left[26..34], &left[34..46]), (255, &[10, 0, 0, 1, 224, 0, 0, 18][..], &said[..]));
+    assert_eq!((left[22], &left[26..34], &left[34..46]), (255, &[10, 0, 0, 1, 224, 0, 0, 18][..], &SAID[..]));
+}
 
+fn advertise_and_listen_by_ipv6(director: &Director) {
+    let mut heard = [0; 64];
     let protocol = Some(ipproto::ICMPV6).and(NonZeroU32::new(VRRP.into()).map(Protocol::from_raw));
-    let socket = net::socket(AddressFamily::INET6, SocketType::RAW, protocol).unwrap();
-    let group: Ipv6Addr = "ff02::12".parse().unwrap();
-    let index: u32 = sh("ip -o link show p0").split(':').next().unwrap().parse().unwrap();
-    sockopt::set_ipv6_add_membership(&socket, &group, index).unwrap();
-    let mut packet = icmpv6("fe80::2".parse::<Ipv6Addr>().unwrap().octets(), group.octets(), said.to_vec());
+    let socket = net::socket(AddressFamily::INET6, SocketType::RAW, protocol).expect("it works");
+    let group: Ipv6Addr = "ff02::12".parse().expect("it works");
+    let index: u32 = sh("ip -o link show p0").split(':').next().expect("it works").parse().expect("it works");
+    sockopt::set_ipv6_add_membership(&socket, &group, index).expect("it works");
+    let mut packet =
+        icmpv6("fe80::2".parse::<Ipv6Addr>().expect("it works").octets(), group.octets(), SAID.to_vec());
     packet[6] = VRRP;
     director.arrives(ethernet([0x33, 0x33, 0, 0, 0, 0x12], NEIGHBOR, 0x86dd, &packet));
     assert!(poll::wait(&[socket.as_raw_fd()], 10_000), "nothing has reached the socket");
-    let (_, len) = net::recv(&socket, &mut heard[..], RecvFlags::empty()).unwrap();
+    let (_, len) = net::recv(&socket, &mut heard[..], RecvFlags::empty()).expect("it works");
     assert_eq!(heard[..len], packet[40..]);
 }
 
@@ -370,4 +389,60 @@ fn pings_come_back_while_the_worker_has_no_moment_without_balanced_packets() {
     let drops: Vec<u64> =
         stats.drops.iter().map(|counter| counter.get()).filter(|count| *count > 0).collect();
     assert_eq!(drops, [] as [u64; 0]);
+}
+
+/// A process in a network namespace of its own. It ends with this, at the latest with this process: its input ends then.
+struct Namespace(Child);
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn tcp_works_while_the_worker_has_no_moment_without_balanced_packets() {
+    if !inside("tcp_works_while_the_worker_has_no_moment_without_balanced_packets") {
+        return;
+    }
+    // A real neighbour: another interface, in another network namespace.
+    let peer = tap::create("c0").unwrap();
+    tap::set_mac("c0", NEIGHBOR).unwrap();
+    let mut other = Command::new("unshare");
+    let other =
+        Namespace(other.args(["-n", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+    let id = other.0.id();
+    let namespace = |id: &str| std::fs::read_link(format!("/proc/{id}/ns/net")).unwrap();
+    until("the other namespace is there", || namespace(&id.to_string()) != namespace("self"));
+    sh(&format!("ip link set c0 netns {id}"));
+    sh(&format!("nsenter -t {id} -n sh -c 'ip addr add 10.0.0.2/24 dev c0 && ip link set c0 up'"));
+    let director = Director::start_with(Idle::Poll, Some(peer));
+    let stats = &director.worker.shared.stats;
+    director.wire.load.store(true, Relaxed);
+    until("the clients are served", || stats.forwarded.get() > 100_000);
+    let (polls, empty) = (stats.polls.get(), stats.empty_polls.get());
+
+    let listener = TcpListener::bind("10.0.0.1:7").unwrap();
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 7 / 5) as u8).collect();
+    let client = sent.clone();
+    let client = thread::spawn(move || {
+        let there = std::fs::File::open(format!("/proc/{id}/ns/net")).unwrap();
+        move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        let mut stream = TcpStream::connect("10.0.0.1:7").unwrap();
+        stream.write_all(&client).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        back
+    });
+    let (mut stream, from) = listener.accept().unwrap();
+    assert_eq!(from.ip().to_string(), "10.0.0.2");
+    let mut arrived = Vec::new();
+    stream.read_to_end(&mut arrived).unwrap();
+    stream.write_all(&arrived).unwrap();
+    drop(stream);
+    assert!(client.join().unwrap() == sent && arrived == sent);
+    assert!(stats.polls.get() > polls + 50);
+    assert_eq!(stats.empty_polls.get(), empty);
 }

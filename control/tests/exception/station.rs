@@ -26,6 +26,8 @@ use pointsman_dataplane::{
 use pointsman_hugepages::{Buffer, Options, PageChoice, Pool, PoolOptions};
 use std::{
     collections::VecDeque,
+    fs::File,
+    io::{Read, Write},
     net::Ipv6Addr,
     os::fd::RawFd,
     path::Path,
@@ -79,6 +81,8 @@ struct Station {
     sent: Box<[u64; 0x1_0000]>,
     sequence: u16,
     due: u64,
+    /// A real neighbour instead of the one that is played here: the wire of another interface.
+    peer: Option<File>,
 }
 
 /// Segments of 4096 flows in turn.
@@ -108,6 +112,7 @@ impl Port for Station {
     fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
         let before = frames.len();
         self.ping();
+        self.of_peer();
         while let Some(bytes) = self.arriving.pop_front().or_else(|| self.wire.arriving.pop()) {
             let mut frame = pool.alloc().expect("a buffer for what arrives");
             assert!(frame.copy_from(&bytes));
@@ -151,7 +156,7 @@ impl Port for Station {
 }
 
 impl Station {
-    fn new(wire: Arc<Wire>) -> Self {
+    fn new(wire: Arc<Wire>, peer: Option<File>) -> Self {
         Self {
             wire,
             clients: None,
@@ -159,6 +164,17 @@ impl Station {
             sent: Box::new([0; 0x1_0000]),
             sequence: 0,
             due: 0,
+            peer,
+        }
+    }
+
+    /// What the real neighbour has sent, a little of it.
+    fn of_peer(&mut self) {
+        let Some(peer) = &mut self.peer else { return };
+        let mut bytes = [0; 2_048];
+        for _ in 0..16 {
+            let Ok(len) = peer.read(&mut bytes) else { break };
+            self.arriving.push_back(bytes[..len].to_vec());
         }
     }
 
@@ -181,6 +197,11 @@ impl Station {
 
     /// A frame of the host has left.
     fn of_host(&mut self, frame: &[u8]) {
+        if let Some(peer) = &mut self.peer {
+            // One that is set down hears nothing.
+            let _ = peer.write(frame);
+            return;
+        }
         if frame.get(12..14) == Some(&[8, 0])
             && frame.get(23) == Some(&1)
             && frame.get(34..40).is_some_and(|icmp| icmp[0] == 0)
@@ -292,6 +313,11 @@ pub(crate) struct Director {
 impl Director {
     /// Starts one in the network namespace that this process is in. The worker runs on the last core there is.
     pub(crate) fn start(idle: Idle) -> Self {
+        Self::start_with(idle, None)
+    }
+
+    /// The same with a real neighbour.
+    pub(crate) fn start_with(idle: Idle, peer: Option<File>) -> Self {
         // Duplicate address detection and the search for routers would only delay.
         sh("sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.router_solicitations=0");
         let tap = Tap::create("p0", PORT, MTU).expect("an interface");
@@ -313,7 +339,7 @@ impl Director {
         let options = PoolOptions { buffers, room: FRAME_ROOM, memory: memory.clone() };
         let setup = Setup {
             index: 0,
-            ports: vec![Station::new(wire.clone())],
+            ports: vec![Station::new(wire.clone(), peer)],
             pool: Pool::new("test", options).expect("memory"),
             connections_ipv4: 8_192,
             connections_ipv6: 64,
