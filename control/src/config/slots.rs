@@ -103,7 +103,9 @@ impl Slots {
         }
         let kept: HashSet<&DestinationKey> = wanted.iter().collect();
         let idle = self.idle.iter().filter_map(|number| self.slots.get(*number as usize));
-        let free = idle.filter(|slot| Self::is_free(slot, at) && !kept.contains(&slot.key)).count();
+        // What was removed comes back to its own slot; an empty one, and one of a service that is gone, are for anyone.
+        let comes_back = |slot: &Slot| slot.presence == Presence::Removed && kept.contains(&slot.key);
+        let free = idle.filter(|slot| Self::is_free(slot, at) && !comes_back(slot)).count();
         new.saturating_sub(free + self.most - self.slots.len())
     }
 
@@ -332,5 +334,14 @@ mod tests {
         assert_eq!(slots.missing(&[server(1), server(2)], &HashSet::new(), at(2)), 0);
         assert_eq!(slots.missing(&[server(1), server(2), server(3), server(4)], &HashSet::new(), at(2)), 2);
         assert_eq!(assign(&mut slots, &[1, 2, 3], 2), [Some(0), Some(1), None]);
+    }
+
+    #[test]
+    fn the_servers_of_a_deleted_service_have_room_when_it_is_added_again() {
+        let mut slots = Slots::new(2);
+        assign(&mut slots, &[1, 2], 1);
+        slots.assign_all(&[], &HashSet::new(), at(2));
+        assert_eq!(slots.missing(&[server(1), server(2)], &HashSet::new(), at(4)), 0);
+        assert_eq!(assign(&mut slots, &[1, 2], 4), [Some(0), Some(1)]);
     }
 }
