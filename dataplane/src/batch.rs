@@ -145,6 +145,8 @@ pub struct Batch<F> {
     pub frames: Frames<F>,
     /// Where they came from, in their order.
     pub runs: ArrayVec<Run, BATCH>,
+    /// The port that all of them leave by, once that is known of each.
+    pub way: Option<u16>,
     /// What is known of each.
     pub packets: [Packet; BATCH],
     /// The keys of IPv6 flows.
@@ -157,6 +159,7 @@ impl<F: Frame> Batch<F> {
         Box::new(Self {
             frames: Frames::new(),
             runs: ArrayVec::new(),
+            way: None,
             packets: [Packet::NEW; BATCH],
             key6: [Key6::default(); BATCH],
         })

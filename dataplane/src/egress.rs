@@ -150,22 +150,29 @@ impl<F: Frame> Egress<F> {
     #[inline]
     fn only_way(&self, batch: &Batch<F>) -> Option<usize> {
         let packets = &batch.packets[..batch.frames.len()];
-        let Verdict::Forward(port) = packets.first()?.verdict else { return None };
+        let port = batch.way.or_else(|| match packets.first()?.verdict {
+            Verdict::Forward(port) => {
+                packets.iter().all(|packet| packet.verdict == Verdict::Forward(port)).then_some(port)
+            }
+            _ => None,
+        })?;
         let out = self.out.get(usize::from(port))?;
-        let all = packets.iter().all(|packet| packet.verdict == Verdict::Forward(port));
-        (all && out.is_empty()).then_some(usize::from(port))
+        out.is_empty().then_some(usize::from(port))
     }
 
     /// Sends the waiting frames whose neighbour has answered, and drops those that waited too long. Returns how many there
     /// were of both.
-    pub fn retry<P: Port<Frame = F>>(
+    #[inline]
+    pub fn retry<P: Port<Frame = F>>(&mut self, ports: &mut [P], at: (Nanos, &WorkerStats)) -> usize {
+        if self.waiting.is_empty() { 0 } else { self.retry_waiting(ports, at) }
+    }
+
+    #[cold]
+    fn retry_waiting<P: Port<Frame = F>>(
         &mut self,
         ports: &mut [P],
         (now, stats): (Nanos, &WorkerStats),
     ) -> usize {
-        if self.waiting.is_empty() {
-            return 0;
-        }
         let expired =
             |waiting: &Waiting<F>| now.0.saturating_sub(waiting.since.0) > WAITING_MILLIS * 1_000_000;
         // In order, so that a connection's segments stay in theirs.

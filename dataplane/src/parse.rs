@@ -8,7 +8,7 @@ use crate::{
     conn::{
         key::{Key, Key4, Key6},
         lookup::Picked,
-        table::Table,
+        table::{Table, alike},
         tcp,
     },
     port::Frame,
@@ -50,13 +50,14 @@ pub fn batch<F: Frame>(
     let mut rest = Picked::new();
     let mut from = 0;
     for run in &mut batch.runs {
-        let mac = ports.get(usize::from(run.port)).map_or(0, |port| ethernet::word(port.mac)) << 16;
-        let frames = batch.frames[from..run.end].iter().zip(&mut batch.packets[from..run.end]);
+        let mac = ports.get(usize::from(run.port)).map_or([0; 6], |port| port.mac);
+        let looks = (head(mac, protocol::TCP), head(mac, protocol::UDP));
         let (port, mut bytes) = (run.port, 0);
+        let frames = batch.frames[from..run.end].iter().zip(&mut batch.packets[from..run.end]);
         for (i, (frame, packet)) in frames.enumerate() {
             (packet.port, packet.destination) = (port, Packet::NOWHERE);
             bytes += frame.len() as u64;
-            if usual(frame.data(), mac, packet) {
+            if usual(frame.data(), (&looks.0, &looks.1), packet) {
                 packet.hash = tables.0.start(&packet.key4);
             } else {
                 // It holds a batch.
@@ -75,30 +76,47 @@ pub fn batch<F: Frame>(
     found
 }
 
-/// Parses what nearly every frame is: no VLAN tag, IPv4 without options, whole, TCP or UDP, for the port's own address, of
-/// which `mac` is the word, shifted up to its end. False, and to be parsed by [`frame`], if it is anything else or wrong in
-/// any way.
+/// What the first 32 bytes of a usual frame are where [`HEAD`] has bits: to `mac`, IPv4, version 4, no options, no fragment,
+/// of this protocol.
+fn head(mac: [u8; 6], number: u8) -> [u8; 32] {
+    let [a, b, c, d, e, f] = mac;
+    let mut head = [0; 32];
+    head[..15].copy_from_slice(&[a, b, c, d, e, f, 0, 0, 0, 0, 0, 0, 0x08, 0x00, 0x45]);
+    head[23] = number;
+    head
+}
+
+/// See [`head`]: MAC address, EtherType and version; fragment and protocol.
+#[rustfmt::skip]
+static HEAD: [u8; 32] = [
+    255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 255, 255, 255, 0,
+    0, 0, 0, 0, 0x3f, 255, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0,
+];
+
+/// Parses what nearly every frame is: no VLAN tag, IPv4 without options, whole, TCP or UDP, for the port's own address: its
+/// [`head`] is that of `tcp` or `udp`. False, and to be parsed by [`frame`], if it is anything else or wrong in any way.
 #[inline(always)]
-fn usual(frame: &[u8], mac: u64, packet: &mut Packet) -> bool {
-    const L3: usize = 14;
-    const L4: usize = 34;
-    // As words of memory: EtherType, version and header length; fragment, anything for the TTL, and protocol.
-    const HEAD: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
-    const WHOLE: u32 = u32::from_le_bytes([0x3f, 0xff, 0, 0xff]);
-    const TCP: u32 = u32::from_le_bytes([0, 0, 0, protocol::TCP]);
-    const UDP: u32 = u32::from_le_bytes([0, 0, 0, protocol::UDP]);
+fn usual(frame: &[u8], (tcp, udp): (&[u8; 32], &[u8; 32]), packet: &mut Packet) -> bool {
+    const L3: u16 = 14;
+    const L4: u16 = 34;
     let Some(h) = frame.first_chunk::<54>() else { return false };
+    let Some(first) = h.first_chunk::<32>() else { return false };
     // Whole words at once: made of single bytes, the compiler takes them to pieces.
     let word = |at: usize| u32::from_le(bytemuck::pod_read_unaligned(&h[at..at + 4]));
     let double = |at: usize| u64::from_le(bytemuck::pod_read_unaligned(&h[at..at + 8]));
     let total = u16::from_be(bytemuck::pod_read_unaligned(&h[16..18]));
-    let (tcp_flags, keeps, number) = match word(20) & WHOLE {
-        TCP if total >= 40 => (h[47], tcp::kept(h[47]), protocol::TCP),
-        UDP if total >= 28 => (0, u16::MAX, protocol::UDP),
-        _ => return false,
+    let number = if alike(first, tcp, &HEAD) && total >= 40 {
+        (packet.layout.tcp_flags, packet.keeps) = (h[47], tcp::kept(h[47]));
+        protocol::TCP
+    } else if alike(first, udp, &HEAD) && total >= 28 {
+        (packet.layout.tcp_flags, packet.keeps) = (0, u16::MAX);
+        protocol::UDP
+    } else {
+        return false;
     };
-    let end = L3 + usize::from(total);
-    if double(0) << 16 != mac || word(12) << 8 != HEAD << 8 || end > frame.len() {
+    packet.key4 = Key4::from_words(double(26), word(34), number);
+    let end = usize::from(L3) + usize::from(total);
+    if end > frame.len() {
         return false;
     }
     // The header's sum, with the carries brought in, is a multiple of 0xffff; it is not 0, as its first byte is not.
@@ -107,17 +125,8 @@ fn usual(frame: &[u8], mac: u64, packet: &mut Packet) -> bool {
     if !sum.wrapping_add(u64::from(carry)).is_multiple_of(0xffff) {
         return false;
     }
-    packet.layout = Layout {
-        end: end as u16,
-        tcp_flags,
-        l3: L3 as u16,
-        l4: L4 as u16,
-        v6: false,
-        multicast: false,
-        kind: Kind::Flow,
-    };
-    packet.key4 = Key4::from_words(double(26), word(34), number);
-    packet.keeps = keeps;
+    (packet.layout.l3, packet.layout.l4, packet.layout.end) = (L3, L4, end as u16);
+    (packet.layout.kind, packet.layout.v6, packet.layout.multicast) = (Kind::Flow, false, false);
     packet.lookup = Lookup::V4;
     packet.verdict = Verdict::Open;
     true
@@ -385,7 +394,7 @@ mod tests {
     /// The batch's way, as one frame takes it.
     fn in_batch(bytes: &[u8]) -> (Packet, Key6) {
         let (mut packet, mut key6) = (Packet::NEW, Key6::default());
-        if !usual(bytes, ethernet::word(MAC) << 16, &mut packet) {
+        if !usual(bytes, (&head(MAC, 6), &head(MAC, 17)), &mut packet) {
             unusual(bytes, MAC, &mut packet, &mut key6);
         }
         (packet, key6)
@@ -415,9 +424,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_short_way_says_what_the_long_way_says(
-            at in prop::collection::vec((0usize..60, any::<u8>()), 0..4), len in 0usize..=60, fix: bool
+            at in prop::collection::vec((0usize..60, any::<u8>()), 0..4), len in 0usize..=60, udp: bool, fix: bool
         ) {
             let mut bytes = SYN;
+            bytes[23] = if udp { 17 } else { 6 };
             for (at, value) in at {
                 bytes[at] = value;
             }
@@ -432,7 +442,7 @@ mod tests {
             prop_assert_eq!(short.verdict, long.verdict);
             prop_assert_eq!(short.lookup, long.lookup);
             if long.lookup == Lookup::V4 {
-                prop_assert_eq!(short.key4, long.key4);
+                prop_assert_eq!((short.key4, short.keeps), (long.key4, long.keeps));
                 prop_assert_eq!(format!("{:?}", short.layout), format!("{:?}", long.layout));
             }
         }

@@ -5,7 +5,6 @@
 //! snapshot into the next. Connections name destinations by slot and generation, never by pointer.
 
 use crate::{index, scheduler::Scheduler, stats::DestinationShared, time::Ticks};
-use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use std::{
     net::IpAddr,
@@ -206,9 +205,10 @@ pub struct NextHop {
 }
 
 /// What is known of a neighbour; written by the control thread, read by workers. One word: the MAC address above, whether
-/// it is one below.
-#[derive(Debug)]
-pub struct NeighborCell(CachePadded<AtomicU64>);
+/// it is one below. No cache line of its own: it is written when a neighbour changes, and read for every packet, so that it
+/// is better near others.
+#[derive(Debug, Default)]
+pub struct NeighborCell(AtomicU64);
 
 /// The state of a neighbour as a worker sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,12 +219,6 @@ pub enum NeighborState {
     Reachable([u8; 6]),
     /// Did not answer: frames are dropped.
     Failed,
-}
-
-impl Default for NeighborCell {
-    fn default() -> Self {
-        Self(CachePadded::new(AtomicU64::new(0)))
-    }
 }
 
 impl NeighborCell {

@@ -57,9 +57,8 @@ pub fn batch<K: BatchKey, F: Frame>(
 ) {
     let frames = batch.frames.len();
     for packet in &mut batch.packets[..frames] {
-        if packet.lookup == K::TABLE {
-            packet.entry = connections.table.probe(packet.hash);
-        }
+        // Those of no flow too: a glance at a wrong bucket is cheaper than to ask.
+        packet.entry = connections.table.probe(packet.hash);
     }
     // The usual ones go through a loop of their own, up to the next that is not.
     let mut i = 0;

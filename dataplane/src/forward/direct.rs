@@ -21,12 +21,19 @@ use crate::{
 #[inline]
 pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
     let mut rest = Picked::new();
+    // Whether all leave by one port: then the numbers of all ports have the same bits as any.
+    let (mut left, mut any, mut all) = (0, 0, u16::MAX);
     for (i, (frame, packet)) in batch.frames.iter_mut().zip(&mut batch.packets).enumerate() {
-        if packet.destination != Packet::NOWHERE && !usual(frame, packet, context) {
+        if packet.destination == Packet::NOWHERE {
+            left += 1;
+        } else if let Some(port) = usual(frame, packet, context) {
+            (any, all) = (any | port, all & port);
+        } else {
             // It holds a batch.
             rest.push(i as u8);
         }
     }
+    batch.way = (any == all && left == 0 && rest.is_empty()).then_some(any);
     if !rest.is_empty() {
         others(batch, &rest, context);
     }
@@ -60,33 +67,33 @@ enum Unusual {
     TooBig,
 }
 
-/// Rewrites what nearly every packet is: IPv4, by direct routing, with a TTL and of a length that may pass, to a neighbour that is known.
-/// False, and no change, if it is anything else.
+/// Rewrites what nearly every packet is: IPv4, by direct routing, with a TTL and of a length that may pass, to a neighbour
+/// that is known. Returns the number of the port that it leaves by; `None`, and no change, if it is anything else.
 #[inline(always)]
-fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> bool {
+fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> Option<u16> {
     let slot = packet.destination as usize;
-    let Some(destination) = context.snapshot.destinations.get(slot) else { return false };
-    let Some(hop) = context.snapshot.next_hops.get(destination.next_hop as usize) else { return false };
-    let Some(counters) = context.shared.stats.destinations.get(slot) else { return false };
-    let Some(mac) = hop.cell.mac_word() else { return false };
+    let destination = context.snapshot.destinations.get(slot)?;
+    let hop = context.snapshot.next_hops.get(destination.next_hop as usize)?;
+    let counters = context.shared.stats.destinations.get(slot)?;
+    let mac = hop.cell.mac_word()?;
     let ip_len = packet.layout.ip_len();
     // The usual place of the IP header: behind an Ethernet header without a tag.
-    let Some((addresses, rest)) = frame.data_mut().split_first_chunk_mut::<12>() else { return false };
-    let Some(([_, _, header @ ..], _)) = rest.split_first_chunk_mut::<14>() else { return false };
+    let (addresses, rest) = frame.data_mut().split_first_chunk_mut::<12>()?;
+    let ([_, _, header @ ..], _) = rest.split_first_chunk_mut::<14>()?;
     if destination.method != Method::Direct
         || packet.layout.l3 != 14
         || packet.layout.v6
         || header[8] <= 1
         || ip_len > hop.mtu
     {
-        return false;
+        return None;
     }
     counters.packets_in.add(1);
     counters.bytes_in.add(u64::from(ip_len));
     checksum::lower_ttl(header);
     ethernet::set_words(addresses, mac, hop.source);
     packet.verdict = Verdict::Forward(hop.port);
-    true
+    Some(hop.port)
 }
 
 /// Rewrites any packet.

@@ -18,7 +18,8 @@ use crate::time::Ticks;
 use buckets::Buckets;
 use bytemuck::Zeroable;
 use pointsman_hugepages::{Error, HugeSlice, Options, Report};
-pub(crate) use simd::prefetch;
+use simd::tag;
+pub(crate) use simd::{alike, prefetch};
 
 /// No entry.
 pub const NONE: u32 = u32::MAX;
@@ -136,8 +137,7 @@ impl<K: Key> Table<K> {
     /// The hash that the other functions ask for.
     #[inline]
     pub fn hash(&self, key: &K) -> u64 {
-        // The upper bits are the tag, which is never 0: see [`tag`].
-        key.hash(&self.secret) | 1 << 63
+        key.hash(&self.secret)
     }
 
     /// Step 1: hashes a key, which the other steps ask for, and starts to bring its bucket near.
@@ -343,7 +343,7 @@ impl<K: Key> Table<K> {
 
     #[inline]
     fn room(&self, bucket: usize) -> Option<usize> {
-        let free = simd::matches(&self.buckets.at(bucket).tags, 0);
+        let free = simd::free(&self.buckets.at(bucket).tags);
         (free != 0).then(|| free.trailing_zeros() as usize)
     }
 
@@ -372,12 +372,6 @@ impl<K: Key> Table<K> {
         self.buckets.at_mut(first).displaced -= 1;
         true
     }
-}
-
-/// The part of a hash that the index keeps; never 0, as the uppermost bit is set.
-#[inline]
-fn tag(hash: u64) -> u16 {
-    (hash >> 48) as u16
 }
 
 /// SplitMix64: spreads a seed over a word (Steele, Lea, Flood 2014).
