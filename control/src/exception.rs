@@ -168,10 +168,23 @@ pub struct PortCounters {
     pub too_long: Counter,
 }
 
+impl PortCounters {
+    /// All of them, as `pointsman ports --xstats` shows them.
+    pub fn by_name(&self) -> [(String, u64); 4] {
+        [
+            ("exception_to_host", &self.to_host),
+            ("exception_to_host_refused", &self.refused),
+            ("exception_from_host", &self.from_host),
+            ("exception_from_host_too_long", &self.too_long),
+        ]
+        .map(|(name, counter)| (name.to_owned(), counter.get()))
+    }
+}
+
 /// The running path. Dropping it ends the thread and takes the interfaces away.
 #[derive(Debug)]
 pub struct Exception {
-    counters: Arc<[PortCounters]>,
+    counters: Arc<[Arc<PortCounters>]>,
     links: Vec<(String, File)>,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -193,7 +206,7 @@ pub fn start<F: Frame>(
     if let Some(tap) = taps.iter().find(|tap| usize::from(tap.mtu) + AROUND > room) {
         return Err(Error::Room { name: tap.name.clone(), mtu: tap.mtu, room });
     }
-    let counters: Arc<[PortCounters]> = taps.iter().map(|_| PortCounters::default()).collect();
+    let counters: Arc<[Arc<PortCounters>]> = taps.iter().map(|_| Arc::default()).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let link = |tap: &Tap| Ok((tap.name.clone(), tap.file.try_clone()?));
     let links = taps.iter().map(link).collect::<io::Result<_>>().map_err(Error::Thread)?;
@@ -210,7 +223,7 @@ pub fn start<F: Frame>(
 
 impl Exception {
     /// Counters of the ports, by number.
-    pub fn counters(&self) -> Arc<[PortCounters]> {
+    pub fn counters(&self) -> Arc<[Arc<PortCounters>]> {
         self.counters.clone()
     }
 
@@ -241,7 +254,7 @@ struct Thread<F> {
     /// By port; `None`: it was taken away.
     taps: Vec<Option<Tap>>,
     host: HostEnd<F>,
-    counters: Arc<[PortCounters]>,
+    counters: Arc<[Arc<PortCounters>]>,
     stop: Arc<AtomicBool>,
 }
 

@@ -1,5 +1,7 @@
 //! What a port is and does, as its device tells it: link, speed, queues, counters of the driver.
 
+#[cfg(feature = "dpdk")]
+use crate::exception::PortCounters;
 use crate::{
     config::model::Driver,
     kernel::{Network, PortNetwork},
@@ -30,6 +32,8 @@ pub enum Source {
         device: DeviceHandle,
         /// The interface of the kernel that it is made of: its driver says of the link only that there is one.
         interface: Option<String>,
+        /// What went through its own interface.
+        host: Arc<PortCounters>,
     },
 }
 
@@ -98,12 +102,12 @@ pub struct Counters {
 impl Source {
     /// A device that a configuration names so.
     #[cfg(feature = "dpdk")]
-    pub fn dpdk(device: DeviceHandle, configured: &str) -> Self {
+    pub fn dpdk(device: DeviceHandle, configured: &str, host: Arc<PortCounters>) -> Self {
         let made_of_one = configured.starts_with("net_af_packet") || configured.starts_with("net_af_xdp");
         let argument = configured.split(',').find_map(|argument| argument.strip_prefix("iface="));
         // Not if the kernel's files are of another network namespace.
         let interface = argument.filter(|name| made_of_one && sysfs(name).exists()).map(str::to_owned);
-        Self::Dpdk { device, interface }
+        Self::Dpdk { device, interface, host }
     }
 
     /// Its rings and its driver, for the log.
@@ -127,11 +131,11 @@ impl Source {
         match self {
             Self::Kernel { interface, workers } => of_kernel(&sysfs(interface), *workers),
             #[cfg(feature = "dpdk")]
-            Self::Dpdk { device, interface } => of_dpdk(device, interface.as_deref()),
+            Self::Dpdk { device, interface, .. } => of_dpdk(device, interface.as_deref()),
         }
     }
 
-    /// Every counter that the driver has, by name.
+    /// Every counter that the driver has, by name; behind them those of the exception path, if it has one.
     pub fn driver_counters(&self) -> Vec<(String, u64)> {
         match self {
             Self::Kernel { interface, .. } => {
@@ -143,7 +147,11 @@ impl Source {
                 all
             }
             #[cfg(feature = "dpdk")]
-            Self::Dpdk { device, .. } => device.xstats(),
+            Self::Dpdk { device, host, .. } => {
+                let mut all = device.xstats();
+                all.extend(host.by_name());
+                all
+            }
         }
     }
 
@@ -152,7 +160,7 @@ impl Source {
         match self {
             Self::Kernel { .. } => None,
             #[cfg(feature = "dpdk")]
-            Self::Dpdk { device, interface } => {
+            Self::Dpdk { device, interface, .. } => {
                 // The file cannot be read while the interface is down.
                 let carrier = |name: &String| number(&sysfs(name).join("carrier")) == Some(1);
                 Some(device.link().is_some_and(|link| link.up) && interface.as_ref().is_none_or(carrier))

@@ -103,6 +103,7 @@ fn ports_shows_the_device_its_driver_its_queues_and_its_counters() {
         "d0    dpdk    net_af_packet0,iface=eth0  net_af_packet  up ",
         " 1500       1  one queue  192.168.10.11/24 ",
         "\nrx_good_packets ",
+        "\nexception_to_host_refused ",
     ] {
         assert!(shown.stdout.contains(part), "`{part}` is not in:\n{}", shown.stdout);
     }

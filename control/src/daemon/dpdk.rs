@@ -195,8 +195,11 @@ impl Opened {
         let first = crew.handles().first().cloned();
         let wake = move || first.iter().for_each(Handle::wake);
         let host = exception::start(self.taps, self.host, wake).map_err(Error::from)?;
-        let devices = self.devices.into_iter().zip(&start.ports);
-        let sources = devices.map(|(device, port)| Source::dpdk(device, &port.device)).collect();
+        let counters = host.counters();
+        let devices = self.devices.into_iter().zip(&start.ports).zip(counters.iter().cloned());
+        let source =
+            |((device, port), counters): ((_, &Port), _)| Source::dpdk(device, &port.device, counters);
+        let sources = devices.map(source).collect::<Vec<_>>().into();
         Ok((Running { host: Some(host.into()), crew, sources, _dpdk: Some(self.dpdk) }, reports))
     }
 }
