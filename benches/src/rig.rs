@@ -79,7 +79,8 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
     }
     let service = Service {
         key: Some(key),
-        persistent: false,
+        persistence: None,
+        one_packet: false,
         scheduler: Scheduler::compile(Kind::Rr, candidates, None),
         pending: false,
     };

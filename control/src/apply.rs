@@ -150,6 +150,8 @@ pub struct DestinationView {
     pub active: u32,
     /// All others.
     pub inactive: u32,
+    /// Templates of persistent clients.
+    pub templates: u32,
     /// At or above its upper threshold.
     pub overloaded: bool,
     /// Counts and rates.
@@ -379,6 +381,7 @@ impl Control {
             let view = DestinationView {
                 active: slot.shared.active(),
                 inactive: slot.shared.inactive(),
+                templates: slot.shared.templates(),
                 overloaded: slot.shared.overloaded(),
                 shown: state.accounts.destination(number, counted),
             };

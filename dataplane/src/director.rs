@@ -13,6 +13,7 @@ use crate::{
         Connections, TableFull,
         key::{Key4, Key6},
         lookup::{Followed, Picked, follow},
+        template::{self, Held, TemplateKey},
     },
     forward::tunnel,
     index::Asked,
@@ -21,7 +22,7 @@ use crate::{
     rate::TokenBucket,
     reply,
     scheduler::Opening,
-    snapshot::{Method, Service, Snapshot},
+    snapshot::{Method, Persistence, Presence, Service, Snapshot},
     time::Nanos,
     verdict::{Answer, DropReason, Verdict},
     wire::{arp, icmpv6, protocol, tcp},
@@ -222,8 +223,7 @@ fn flow<'a, K: Asked, F: Frame>(
     if service.pending {
         return batch.packets[i].drop(DropReason::ServicePending);
     }
-    let opening = Opening { key, hash, now: context.now.ticks() };
-    let Some(slot) = service.scheduler.pick(&opening) else {
+    let Some((slot, template)) = choose(service, key, hash, context) else {
         return port_unreachable(batch, i, context);
     };
     if context
@@ -232,17 +232,89 @@ fn flow<'a, K: Asked, F: Frame>(
         .get(slot as usize)
         .is_none_or(|destination| !matches!(destination.method, Method::Direct | Method::Tunnel))
     {
-        return batch.packets[i].drop(DropReason::MethodPending);
+        return give_back(template, batch, i, DropReason::MethodPending, context);
+    }
+    if service.one_packet {
+        return one_packet(batch, i, (slot, template), context);
     }
     let first_packet = (layout.tcp_flags, layout.ip_len());
     let surroundings = (context.snapshot, &context.shared.stats);
-    match connections.create((key, hash), slot, first_packet, context.now.ticks(), surroundings) {
+    match connections.create((key, hash), (slot, template), first_packet, context.now.ticks(), surroundings) {
         Ok(_) => {
             recent.add(hash);
             batch.packets[i].destination = slot;
         }
-        Err(TableFull) => batch.packets[i].drop(DropReason::TableFull),
+        Err(TableFull) => give_back(template, batch, i, DropReason::TableFull, context),
     }
+}
+
+/// Where a new connection goes: to the server that its client stays with, if the service is persistent and there is one
+/// that is still configured, be it quiesced or overloaded; else to the one that the scheduler picks.
+#[inline]
+fn choose<K: Asked>(service: &Service, key: &K, hash: u64, context: &Context<'_>) -> Option<(u32, Held)> {
+    let opening = Opening { key, hash, now: context.now.ticks() };
+    match &service.persistence {
+        None => service.scheduler.pick(&opening).map(|slot| (slot, Held::default())),
+        Some(persistence) => stay(service, persistence, &opening, context),
+    }
+}
+
+/// See [`choose`].
+#[inline(never)]
+fn stay<K: Asked>(
+    service: &Service,
+    persistence: &Persistence,
+    opening: &Opening<'_, K>,
+    context: &Context<'_>,
+) -> Option<(u32, Held)> {
+    let snapshot = context.snapshot;
+    let (client, target) = (opening.key.client(), opening.key.virtual_service());
+    // All ports of a client go where its first went, and an FTP client's data where its commands went.
+    let to_all_ports = service.key.is_none_or(|key| key.port == 0 || key.port == FTP);
+    let key = TemplateKey {
+        protocol: opening.key.protocol(),
+        client: template::network(client.ip(), persistence.prefix),
+        address: target.ip(),
+        port: if to_all_ports { 0 } else { target.port() },
+    };
+    let destination = |slot: u32| snapshot.destinations.get(slot as usize);
+    let is_usable = |slot, generation| {
+        destination(slot)
+            .is_some_and(|found| found.generation == generation && found.presence == Presence::Present)
+    };
+    let pick = || {
+        let slot = service.scheduler.pick(opening)?;
+        let found = destination(slot)?;
+        Some(template::Picked { slot, generation: found.generation, shared: found.shared.clone() })
+    };
+    snapshot.templates.follow(&key, (opening.now, persistence.timeout), is_usable, pick)
+}
+
+/// A datagram that makes no connection.
+fn one_packet<F: Frame>(
+    batch: &mut Batch<F>,
+    i: usize,
+    (slot, template): (u32, Held),
+    context: &Context<'_>,
+) {
+    context.snapshot.templates.release(template, context.now.ticks());
+    if let Some(counters) = context.shared.stats.destinations.get(slot as usize) {
+        counters.connections.add(1);
+    }
+    batch.packets[i].destination = slot;
+}
+
+/// There is no connection after all.
+#[cold]
+fn give_back<F: Frame>(
+    template: Held,
+    batch: &mut Batch<F>,
+    i: usize,
+    reason: DropReason,
+    context: &Context<'_>,
+) {
+    context.snapshot.templates.release(template, context.now.ticks());
+    batch.packets[i].drop(reason);
 }
 
 /// Whether the packet may open a connection: nothing from the FTP data port, and TCP by a SYN without RST.
@@ -263,7 +335,7 @@ fn find_service<'a, K: Asked>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Ser
     };
     let may_be_ftp_data = key.protocol() == protocol::TCP && (port == FTP_DATA || port >= 1024);
     // Only a persistent FTP service takes its clients' data connections: another would open every port of its servers.
-    let ftp = || find(FTP).filter(|service| service.persistent);
+    let ftp = || find(FTP).filter(|service| service.persistence.is_some());
     find(port).or_else(|| may_be_ftp_data.then(ftp).flatten()).or_else(|| find(0))
 }
 

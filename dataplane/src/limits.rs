@@ -61,3 +61,9 @@ pub const MAX_EXTENSION_HEADERS: usize = 8;
 const _: () = assert!(BATCH <= 128, "the design bounds a batch to 128");
 const _: () = assert!(EXCEPTION_BUDGET <= BATCH / 2, "the host leaves room for those it is there for");
 const _: () = assert!(PUNT_BYTES >= 14 + 8 + 40 + 32, "a neighbour advertisement behind two VLAN tags fits");
+
+/// Templates of persistent clients, of all services together.
+pub const MAX_TEMPLATES: usize = 1 << 17;
+
+/// Templates that are looked at in one tick for those whose time has come.
+pub const TEMPLATE_BUDGET: usize = 512;

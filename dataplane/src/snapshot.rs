@@ -4,7 +4,7 @@
 //! a destination, the place of a scheduler, the address of a neighbour) hangs on it by `Arc` and is carried from one
 //! snapshot into the next. Connections name destinations by slot and generation, never by pointer.
 
-use crate::{index, scheduler::Scheduler, stats::DestinationShared, time::Ticks};
+use crate::{conn::template::Templates, index, scheduler::Scheduler, stats::DestinationShared, time::Ticks};
 use hashbrown::HashMap;
 use std::{
     net::IpAddr,
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub destinations: Arc<[Destination]>,
     /// By the index that destinations hold.
     pub next_hops: Arc<[NextHop]>,
+    /// Which server clients of persistent services stay with: the same for all generations.
+    pub templates: Arc<Templates>,
     /// The paths of tunnels, by the address at their end.
     pub paths: Arc<HashMap<IpAddr, Arc<PathMtu>>>,
     /// Of connections, by state.
@@ -64,12 +66,23 @@ pub struct ServiceKey {
 pub struct Service {
     /// `None` for a service of a firewall mark.
     pub key: Option<ServiceKey>,
-    /// Its clients stay with their servers: such an FTP service takes their data connections too.
-    pub persistent: bool,
+    /// Whether and how its clients stay with their servers: such an FTP service takes their data connections too.
+    pub persistence: Option<Persistence>,
+    /// Each datagram is scheduled, and makes no connection.
+    pub one_packet: bool,
     /// Picks a destination of this service.
     pub scheduler: Scheduler,
     /// What of its configuration the packet path does not run yet: its new connections are dropped and counted.
     pub pending: bool,
+}
+
+/// How clients of a service stay with their servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// For this long after the last new connection.
+    pub timeout: Ticks,
+    /// Bits of the client's address that count.
+    pub prefix: u8,
 }
 
 /// How packets reach a destination.

@@ -183,6 +183,7 @@ pub struct DestinationShared {
 struct Counts {
     active: AtomicU32,
     inactive: AtomicU32,
+    templates: AtomicU32,
     upper: AtomicU32,
     lower: AtomicU32,
     overloaded: AtomicBool,
@@ -225,6 +226,22 @@ impl DestinationShared {
     /// The last weight above 0; 0 if there was none.
     pub fn last_weight(&self) -> u32 {
         self.counts.last_weight.load(Relaxed)
+    }
+
+    /// Templates of persistent clients.
+    #[inline]
+    pub fn templates(&self) -> u32 {
+        self.counts.templates.load(Relaxed)
+    }
+
+    /// A template was made. Templates do not count against thresholds.
+    pub fn template_made(&self) {
+        self.counts.templates.fetch_add(1, Relaxed);
+    }
+
+    /// A template ended.
+    pub fn template_ended(&self) {
+        self.counts.templates.fetch_sub(1, Relaxed);
     }
 
     /// A connection was made.

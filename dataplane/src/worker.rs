@@ -19,7 +19,7 @@ use crate::{
     exception::WorkerEnd,
     forward,
     handoff::Endpoint,
-    limits::{BATCH, MAX_PORTS},
+    limits::{BATCH, MAX_PORTS, TEMPLATE_BUDGET},
     parse::{self, Found},
     port::{Frame, FramePool, PoolOf, Port},
     publish::Reader,
@@ -72,6 +72,8 @@ pub struct Worker<P: Port> {
     batch: Box<Batch<P::Frame>>,
     /// The port that is asked first at the next poll.
     turn: usize,
+    /// The tick of the last look at templates.
+    templates_at: Ticks,
     /// When the slow counters were last read from the ports.
     counted: Ticks,
     /// The most frames that waited in a handoff ring since then.
@@ -103,6 +105,7 @@ impl<P: Port> Worker<P> {
             shared: setup.shared,
             batch: Batch::new(),
             turn: 0,
+            templates_at: Ticks(0),
             counted: Ticks(0),
             handoff_fill: 0,
         })
@@ -242,6 +245,11 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn expire(&mut self, now: Nanos) -> usize {
         let (now, snapshot, stats) = (now.ticks(), self.config.get(), &self.shared.stats);
+        // All workers share the templates.
+        if self.index == 0 && now != self.templates_at {
+            self.templates_at = now;
+            snapshot.templates.expire(now, TEMPLATE_BUDGET);
+        }
         let swept = self.v4.sweep(now, snapshot) + self.v6.sweep(now, snapshot);
         swept + self.v4.expire(now, snapshot, stats) + self.v6.expire(now, snapshot, stats)
     }
@@ -272,24 +280,28 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// One step of a walk: IPv4 entries, then IPv6 ones, at most 4096 looked at.
+    /// One step of a walk: IPv4 entries, IPv6 ones, and the templates that all workers share, which the first one tells; at
+    /// most 4096 looked at.
     #[cold]
     fn list(&self, query: ConnectionsQuery, now: Nanos) {
         let ConnectionsQuery { cursor, mut records, answer } = query;
+        let (now, snapshot) = (now.ticks(), self.config.get());
         let (v4, v6) = (self.v4.table.capacity() as u64, self.v6.table.capacity() as u64);
+        let templates = if self.index == 0 { snapshot.templates.capacity() as u64 } else { 0 };
         let mut at = cursor;
-        let end = (cursor.saturating_add(4096)).min(v4 + v6);
+        let end = (cursor.saturating_add(4096)).min(v4 + v6 + templates);
         while at < end && records.len() < records.capacity() {
-            let (now, snapshot) = (now.ticks(), self.config.get());
             let record = if at < v4 {
                 record(&self.v4, at as u32, now, snapshot)
-            } else {
+            } else if at < v4 + v6 {
                 record(&self.v6, (at - v4) as u32, now, snapshot)
+            } else {
+                record_of_template((at - v4 - v6) as usize, now, snapshot)
             };
             records.extend(record);
             at += 1;
         }
-        let next = (at < v4 + v6).then_some(at);
+        let next = (at < v4 + v6 + templates).then_some(at);
         // The one who asked may be gone.
         let _ = answer.try_send(ConnectionsAnswer { worker: self.index, next, records });
     }
@@ -314,6 +326,22 @@ impl<P: Port> Worker<P> {
     }
 }
 
+fn record_of_template(number: usize, now: Ticks, snapshot: &Snapshot) -> Option<ConnectionRecord> {
+    let found = snapshot.templates.record(number, now)?;
+    let destination = snapshot.destinations.get(found.slot as usize)?;
+    (destination.generation == found.generation).then(|| ConnectionRecord {
+        protocol: found.key.protocol,
+        client: SocketAddr::new(found.key.client, 0),
+        virtual_service: SocketAddr::new(found.key.address, found.key.port),
+        destination: SocketAddr::new(destination.address, destination.port),
+        state: "NONE",
+        expires_millis: found.remaining.0.saturating_mul(10),
+        packets_in: 0,
+        bytes_in: 0,
+        method: destination.method,
+    })
+}
+
 fn record<K: Key>(
     connections: &Connections<K>,
     entry: u32,
@@ -323,11 +351,14 @@ fn record<K: Key>(
     let found = connections.live(entry)?;
     let destination = destination_of(found, snapshot)?;
     let remaining = connections.remaining(entry, now, &snapshot.timeouts);
+    // A server of every port takes a connection at the port that its client asked for.
+    let virtual_service = found.key.virtual_service();
+    let port = if destination.port == 0 { virtual_service.port() } else { destination.port };
     Some(ConnectionRecord {
         protocol: found.key.protocol(),
         client: found.key.client(),
-        virtual_service: found.key.virtual_service(),
-        destination: SocketAddr::new(destination.address, destination.port),
+        virtual_service,
+        destination: SocketAddr::new(destination.address, port),
         state: state_name(found),
         expires_millis: remaining.0.saturating_mul(10),
         packets_in: found.packets,

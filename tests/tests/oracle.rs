@@ -29,6 +29,11 @@ fn ip_in_ip_is_wrapped_and_refused_as_the_kernel_does() {
 }
 
 #[test]
+fn a_persistent_client_stays_with_its_server_as_with_the_kernel() {
+    replay("persist-client");
+}
+
+#[test]
 fn ipvsadm_accepts_and_refuses_in_the_words_of_the_original() {
     replay("cli-errors");
 }

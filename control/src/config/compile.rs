@@ -14,8 +14,9 @@ use crate::{
     refusal::{Code, Refusal},
 };
 use pointsman_dataplane::{
+    conn::template::Templates,
     index,
-    limits::MAX_DESTINATIONS,
+    limits::{MAX_DESTINATIONS, MAX_TEMPLATES},
     scheduler::{Candidate, Flags, Rule, Scheduler},
     snapshot::{self, Destination, NextHop, Snapshot},
     stats::DestinationShared,
@@ -38,6 +39,7 @@ pub struct Compiler {
     /// As they were published last.
     published: Arc<[Destination]>,
     tunnels: Tunnels,
+    templates: Arc<Templates>,
     /// The network of the last generation.
     network: Network,
     /// The slots that the last generation changed.
@@ -89,6 +91,7 @@ impl Compiler {
             destinations: Vec::new(),
             published: Arc::default(),
             tunnels: Tunnels::default(),
+            templates: Arc::new(Templates::new(MAX_TEMPLATES)),
             network: Network::default(),
             touched: Vec::new(),
         }
@@ -162,8 +165,12 @@ impl Compiler {
                 service_index.insert(key, services.len() as u32);
             }
             let (scheduler, pending) = (compiled.scheduler.clone(), compiled.pending);
-            let persistent = service.persistence.is_some();
-            services.push(snapshot::Service { key, persistent, scheduler, pending });
+            let persistence = service.persistence.map(|persistence| snapshot::Persistence {
+                timeout: Ticks::from_secs(persistence.seconds.get()),
+                prefix: persistence.prefix,
+            });
+            let one_packet = service.one_packet;
+            services.push(snapshot::Service { key, persistence, one_packet, scheduler, pending });
         }
         Snapshot {
             generation: at.generation,
@@ -173,6 +180,7 @@ impl Compiler {
             service_index,
             destinations: self.published.clone(),
             next_hops: self.next_hops.end(),
+            templates: self.templates.clone(),
             paths: self.tunnels.paths(),
             timeouts: timeouts(&configuration.timeouts),
         }
@@ -385,14 +393,8 @@ fn pending_of_service(service: &Service) -> Vec<String> {
         let text = format!("{what} accepted but not run yet: {} gets no connections.", service.key);
         pending.push(text);
     };
-    if service.persistence.is_some() {
-        say("Persistence is");
-    }
     if service.engine.is_some() {
         say("Persistence engines are");
-    }
-    if service.one_packet {
-        say("One-packet scheduling is");
     }
     match service.key {
         ServiceKey::Mark { .. } => say("Firewall marks are"),

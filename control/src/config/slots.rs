@@ -44,8 +44,9 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// What would be its own again if it came back: connections, and templates of persistent clients.
     fn connections(&self) -> u32 {
-        self.shared.active().saturating_add(self.shared.inactive())
+        self.shared.active().saturating_add(self.shared.inactive()).saturating_add(self.shared.templates())
     }
 }
 

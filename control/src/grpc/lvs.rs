@@ -172,7 +172,7 @@ fn service_status(service: &Model, view: &View) -> ServiceStatus {
             server: Some(server.into()),
             active_connections: seen.active,
             inactive_connections: seen.inactive,
-            persistent_connections: 0,
+            persistent_connections: seen.templates,
             overloaded: seen.overloaded,
             counters: Some(encode_counters(seen.shown.0)),
             rates: Some(encode_rates(seen.shown.1)),

@@ -144,12 +144,12 @@ pub fn follow<K: Key>(
     snapshot: &Snapshot,
 ) -> Option<Followed> {
     let Some(destination) = destination_of(connections.table.get(entry), snapshot) else {
-        connections.end(entry, snapshot);
+        connections.end(entry, now, snapshot);
         return None;
     };
     let slot = connections.table.get(entry).destination;
     if layout.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN && connections.is_reused_by_syn(entry) {
-        connections.end(entry, snapshot);
+        connections.end(entry, now, snapshot);
         return None;
     }
     if destination.presence == Presence::Removed {

@@ -9,6 +9,7 @@ pub mod lookup;
 mod sweep;
 pub mod table;
 pub mod tcp;
+pub mod template;
 mod wheel;
 
 use crate::{
@@ -23,6 +24,7 @@ use key::Key;
 use pointsman_hugepages::{Error, Options};
 use table::{Entry, Table, prefetch};
 use tcp::{Direction, TcpState};
+use template::Held;
 use wheel::{HalfOpen, LANES, Wheel};
 
 /// The connections of one worker and one address family.
@@ -92,7 +94,7 @@ impl<K: Key> Connections<K> {
     pub fn create(
         &mut self,
         (key, hash): (&K, u64),
-        slot: u32,
+        (slot, template): (u32, Held),
         (tcp_flags, bytes): (u8, u16),
         now: Ticks,
         (snapshot, stats): (&Snapshot, &WorkerStats),
@@ -107,6 +109,7 @@ impl<K: Key> Connections<K> {
         };
         let mut made = Entry::new(key);
         made.destination = slot;
+        made.template = template;
         made.destination_generation = destination.generation;
         made.last_seen = now;
         made.count(bytes);
@@ -138,7 +141,7 @@ impl<K: Key> Connections<K> {
         (snapshot, stats): (&Snapshot, &WorkerStats),
     ) -> Result<u32, TableFull> {
         let oldest = self.wheel.oldest_half_open(&self.table.entries, now).ok_or(TableFull)?;
-        self.end(oldest, snapshot);
+        self.end(oldest, now, snapshot);
         stats.connections_evicted.add(1);
         self.table.take(hash).map_err(|_| TableFull)
     }
@@ -186,26 +189,30 @@ impl<K: Key> Connections<K> {
     }
 
     /// Whether a SYN of this connection begins a new one in its place, as with the original's `conn_reuse_mode` 1: its
-    /// state is TIME_WAIT or CLOSE.
+    /// state is TIME_WAIT or CLOSE, and it is of no template.
     pub fn is_reused_by_syn(&self, entry: u32) -> bool {
         let entry = self.table.get(entry);
         entry.key.protocol() == protocol::TCP
+            && !entry.template.is_some()
             && matches!(TcpState::from_u8(entry.state), TcpState::TimeWait | TcpState::Close)
     }
 
     /// Ends a connection now.
-    pub fn end(&mut self, entry: u32, snapshot: &Snapshot) {
+    pub fn end(&mut self, entry: u32, now: Ticks, snapshot: &Snapshot) {
         let hash = self.table.hash(&self.table.get(entry).key);
-        self.end_hashed(entry, hash, snapshot);
+        self.end_hashed((entry, hash), now, snapshot);
     }
 
     /// The same, given the hash of the entry's key.
     #[inline]
-    fn end_hashed(&mut self, entry: u32, hash: u64, snapshot: &Snapshot) {
+    fn end_hashed(&mut self, (entry, hash): (u32, u64), now: Ticks, snapshot: &Snapshot) {
         if self.table.get(entry).list != 0 {
             self.wheel.unlink(&mut self.table.entries, entry);
         }
         let ended = self.table.get(entry);
+        if ended.template.is_some() {
+            snapshot.templates.release(ended.template, now);
+        }
         // The slot may be another destination's by now, which never counted this connection.
         if let Some(destination) = snapshot.destinations.get(ended.destination as usize)
             && destination.generation == ended.destination_generation
@@ -249,7 +256,7 @@ impl<K: Key> Connections<K> {
             stats.connections_expired.add(due.len() as u64);
         }
         for (entry, hash) in due {
-            self.end_hashed(entry, hash, snapshot);
+            self.end_hashed((entry, hash), now, snapshot);
         }
         visited
     }

@@ -44,7 +44,7 @@ impl<K: Key> Connections<K> {
             self.sweep.left -= 1;
             let Some(found) = self.live(entry) else { continue };
             if destination_of(found, snapshot).is_none() {
-                self.end(entry, snapshot);
+                self.end(entry, now, snapshot);
                 continue;
             }
             let deadline = found.last_seen.plus(timeout(found, &snapshot.timeouts));
@@ -93,8 +93,15 @@ mod tests {
             let [a, b, c, d] = n.to_be_bytes();
             let key = Key4::from_wire([10, a, b, c, 10, 0, 0, 100], [d, 0, 0, 80], 6);
             let hash = connections.table.hash(&key);
-            let entry =
-                connections.create((&key, hash), 0, (tcp::SYN, 40), START, (&snapshot, &stats)).unwrap();
+            let entry = connections
+                .create(
+                    (&key, hash),
+                    (0, crate::conn::Held::default()),
+                    (tcp::SYN, 40),
+                    START,
+                    (&snapshot, &stats),
+                )
+                .unwrap();
             connections.touch(entry, tcp::ACK, 40, START, &snapshot);
         }
         (connections, snapshot, stats)

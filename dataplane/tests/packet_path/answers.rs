@@ -11,6 +11,8 @@ use crate::support::{
 use pointsman_dataplane::{
     command::PuntedFrame,
     scheduler::Kind,
+    snapshot::Persistence,
+    time::Ticks,
     verdict::{Answer, DropReason},
 };
 
@@ -292,12 +294,13 @@ fn an_ftp_service_without_persistence_takes_no_connection_to_another_port() {
 
 #[test]
 fn a_pending_ftp_service_takes_connections_to_other_ports_only_if_it_is_persistent() {
-    for (persistent, answers) in [(false, 1), (true, 0)] {
+    let held = Persistence { timeout: Ticks::from_secs(300), prefix: 32 };
+    for (persistence, answers) in [(None, 1), (Some(held), 0)] {
         let mut plan = Plan::new().service("10.0.0.100:21", TCP, Kind::Rr, 1);
-        (plan.services[0].persistent, plan.services[0].pending) = (persistent, true);
+        (plan.services[0].persistence, plan.services[0].pending) = (persistence, true);
         let mut lab = Lab::new(plan);
         let said = lab.says(tcp("10.0.0.2:1", "10.0.0.100:3306", SYN).frame());
-        assert_eq!(said.len(), answers, "persistent: {persistent}, {said:?}");
+        assert_eq!(said.len(), answers, "{persistence:?}, {said:?}");
     }
 }
 

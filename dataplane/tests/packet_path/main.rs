@@ -7,6 +7,7 @@ mod drops;
 mod exception;
 mod expiry;
 mod neighbors;
+mod persistence;
 mod properties;
 mod schedulers;
 mod states;

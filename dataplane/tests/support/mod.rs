@@ -9,6 +9,7 @@ use crossbeam::channel;
 use frames::{D0, D1, R1, R2, R3};
 use pointsman_dataplane::{
     command::{Command, ConnectionRecord, ConnectionsQuery, WorkerShared},
+    conn::template::Templates,
     exception::{self, HostEnd},
     handoff,
     limits::FRAME_ROOM,
@@ -16,8 +17,8 @@ use pointsman_dataplane::{
     publish::{self, Publisher},
     scheduler::{Candidate, Kind, Scheduler},
     snapshot::{
-        Destination, Encapsulation, Method, NeighborCell, NeighborState, NextHop, PathMtu, PortFacts,
-        Presence, Service, ServiceKey, Snapshot, Timeouts, Tunnel,
+        Destination, Encapsulation, Method, NeighborCell, NeighborState, NextHop, PathMtu, Persistence,
+        PortFacts, Presence, Service, ServiceKey, Snapshot, Timeouts, Tunnel,
     },
     stats::DestinationShared,
     time::Nanos,
@@ -41,7 +42,8 @@ pub(crate) struct PlannedService {
     pub(crate) at: SocketAddr,
     pub(crate) kind: Kind,
     pub(crate) servers: Vec<(u32, u32)>,
-    pub(crate) persistent: bool,
+    pub(crate) persistence: Option<Persistence>,
+    pub(crate) one_packet: bool,
     pub(crate) pending: bool,
 }
 
@@ -53,6 +55,7 @@ pub(crate) struct Plan {
     pub(crate) hops: Vec<NextHop>,
     pub(crate) mtu: u16,
     pub(crate) timeouts: Timeouts,
+    templates: Arc<Templates>,
     schedulers: HashMap<ServiceKey, Scheduler>,
 }
 
@@ -63,14 +66,22 @@ fn path(destination: &Destination) -> Option<(IpAddr, Arc<PathMtu>)> {
 impl Plan {
     /// Nothing, with an MTU of 1500.
     pub(crate) fn new() -> Self {
-        Self { mtu: 1500, ..Self::default() }
+        Self { mtu: 1500, templates: Arc::new(Templates::new(1024)), ..Self::default() }
     }
 
     /// A service with servers of weight 1 at r1, r2, ...: `service("10.0.0.100:80", TCP, Kind::Rr, 3)`.
     pub(crate) fn service(mut self, at: &str, protocol: u8, kind: Kind, servers: usize) -> Self {
         let at: SocketAddr = at.parse().expect("an address and port");
         let servers = (0..servers).map(|n| (self.server(n, at), 1)).collect();
-        self.services.push(PlannedService { protocol, at, kind, servers, persistent: false, pending: false });
+        self.services.push(PlannedService {
+            protocol,
+            at,
+            kind,
+            servers,
+            persistence: None,
+            one_packet: false,
+            pending: false,
+        });
         self
     }
 
@@ -127,6 +138,7 @@ impl Plan {
             destinations: self.slots.clone().into(),
             next_hops: self.hops.iter().map(|hop| NextHop { mtu: self.mtu, ..hop.clone() }).collect(),
             timeouts: self.timeouts.clone(),
+            templates: self.templates.clone(),
             paths: Arc::new(self.slots.iter().filter_map(path).collect()),
             ..Snapshot::default()
         };
@@ -147,8 +159,8 @@ impl Plan {
             self.schedulers.insert(key, scheduler.clone());
             snapshot.virtual_addresses.insert(planned.at.ip());
             snapshot.service_index.insert(key, services.len() as u32);
-            let (persistent, pending) = (planned.persistent, planned.pending);
-            services.push(Service { key: Some(key), persistent, scheduler, pending });
+            let PlannedService { persistence, one_packet, pending, .. } = *planned;
+            services.push(Service { key: Some(key), persistence, one_packet, scheduler, pending });
         }
         snapshot.services = services.into();
         snapshot

@@ -13,7 +13,7 @@
 mod buckets;
 mod simd;
 
-use super::key::Key;
+use super::{key::Key, template::Held};
 use crate::time::Ticks;
 use buckets::Buckets;
 use bytemuck::Zeroable;
@@ -52,6 +52,8 @@ pub struct Entry<K> {
     // Not beside the packets: the two are then one vector, which takes more instructions than two words.
     /// Bytes of the packets, from the IP header on.
     pub bytes: u64,
+    /// The template that it was made by.
+    pub template: Held,
 }
 
 impl<K: Key> Entry<K> {
