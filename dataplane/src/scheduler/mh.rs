@@ -182,7 +182,8 @@ fn inverse(n: u64, prime: u64) -> u64 {
 #[inline(always)]
 fn after(place: u32, skip: u32, places: u32) -> u32 {
     let next = place + skip;
-    if next >= places { next - places } else { next }
+    // The lesser of both, as what is below 0 wraps: without a branch.
+    next.min(next.wrapping_sub(places))
 }
 
 #[inline]
