@@ -3,10 +3,11 @@
 SHELL := /bin/bash
 NEED  := deploy/need.sh
 
-.PHONY: help demo test test-dpdk test-vm bench
+.PHONY: help demo release-dpdk test test-dpdk test-vm bench
 
 help:
 	@echo 'make demo    build the director and balance real HTTP by direct routing between two servers'
+	@echo 'make release-dpdk   the director for NICs of its own, with DPDK in the program; installs libdpdk-dev'
 	@echo 'make test    everything that CI runs: style, lints, unit, property and end-to-end tests, documentation'
 	@echo 'make test-dpdk   the DPDK ports: lints, and tests over virtual devices; installs libdpdk-dev'
 	@echo 'make test-vm   the director on NICs bound to vfio-pci, in a virtual machine; installs qemu, downloads a kernel'
@@ -17,6 +18,12 @@ demo:
 	@echo 'building pointsmand and pointsman (some minutes the first time)'
 	@cargo build --quiet --release --package pointsman-control --bins
 	@deploy/demo/demo.sh target/release
+
+# DPDK and the drivers of the usual NICs become part of the program.
+release-dpdk:
+	@$(NEED) cargo cc libdpdk
+	@echo 'building target/release/pointsmand and pointsman with DPDK (some minutes the first time)'
+	@cargo build --quiet --release --package pointsman-control --package dpdk-sys --features pointsman-control/dpdk,dpdk-sys/static --bins
 
 test:
 	@$(NEED) cargo cc ip curl nginx ethtool nft ping scapy sysctl valgrind libdpdk

@@ -99,7 +99,7 @@ pub enum Error {
     Kernel(#[from] kernel::Error),
     /// A port of DPDK's for a daemon that has none.
     #[error(
-        "port {0}: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `cargo build --release --package pointsman-control --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
+        "port {0}: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `make release-dpdk`, or `cargo build --release --package pointsman-control --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
     )]
     BuiltWithoutDpdk(String),
     /// DPDK, or a port of its.

@@ -89,7 +89,7 @@ fn a_build_without_dpdk_refuses_its_ports_and_says_how_to_get_one() {
     for arguments in [&["--config", &path_text][..], &["--check", "--config", &path_text]] {
         assert_eq!(
             message(arguments),
-            "port d0: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `cargo build --release --package pointsman-control --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
+            "port d0: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `make release-dpdk`, or `cargo build --release --package pointsman-control --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
         );
     }
     std::fs::remove_file(&path).unwrap();
