@@ -44,6 +44,9 @@ impl Tunnels {
 
     /// Forgets the paths that lead to none of these any more.
     pub(super) fn keep(&mut self, destinations: &[Destination]) {
+        if self.paths.is_empty() && self.published.is_empty() {
+            return;
+        }
         let tunnelled = destinations.iter().filter(|destination| destination.tunnel.is_some());
         let ends: HashSet<IpAddr> = tunnelled.map(|destination| destination.address).collect();
         self.paths.retain(|address, _| ends.contains(address));
