@@ -17,27 +17,35 @@ folder=$(cd "$folder" && pwd)
 # An absolute path is the same inside of the initramfs.
 PATH=$PATH:/usr/sbin:/sbin
 
-# The kernel that Debian installs today, or the one that is here already if the package lists are not to be had.
+# Unpacks the package in a folder. Newer kernels lie in /usr/lib, and their modules are compressed.
+unpack() {
+    dpkg-deb --extract "$1"/*.deb "$1" && rm "$1"/*.deb || return 1
+    if [ -d "$1/usr/lib/modules" ]; then mkdir -p "$1/lib" && mv "$1/usr/lib/modules" "$1/lib/" || return 1; fi
+    rm -rf "${1:?}/usr"
+    find "$1/lib/modules" -name '*.ko.xz' -exec busybox unxz {} +
+}
+
+# Fetches the kernel that Debian installs today, unless it is the one that is here. That one stays if this fails.
 fetch_kernel() {
-    local package
-    package=$(apt-cache depends --important linux-image-amd64 | awk '$1 == "Depends:" { print $2; exit }')
+    local package new=$folder/download
+    package=$(apt-cache depends --important linux-image-amd64 | awk '$1 == "Depends:" { print $2; exit }') || package=
     if [ -z "$package" ]; then
         echo 'Debian'\''s package linux-image-amd64 is not known here: apt-get update (the test boots that kernel)' >&2
         return 1
     fi
     [ "$(cat "$folder/package" 2>/dev/null)" != "$package" ] || return 0
     echo "downloading $package"
-    rm -rf "$folder"/{package,unpacked,download}
-    mkdir "$folder/download"
-    (cd "$folder/download" && apt-get download -qq "$package" 2>"$folder/download/log") || {
-        cat "$folder/download/log" >&2
+    rm -rf "$new" && mkdir "$new" || return 1
+    (cd "$new" && apt-get download -qq "$package" 2>"$new/log") || {
+        cat "$new/log" >&2
         echo "$package could not be downloaded; try: apt-get update" >&2
         return 1
     }
-    dpkg-deb --fsys-tarfile "$folder"/download/*.deb | tar -x --directory "$folder/download" ./boot ./lib/modules
-    mv "$folder/download" "$folder/unpacked"
-    rm "$folder"/unpacked/*.deb
-    echo "$package" >"$folder/package"
+    unpack "$new" || {
+        echo "$package could not be unpacked in $new" >&2
+        return 1
+    }
+    rm -rf "$folder"/{package,unpacked} && mv "$new" "$folder/unpacked" && echo "$package" >"$folder/package"
 }
 
 # Copies files to the same place in the initramfs. What is a link stays one: a library found by two names must be one file.
@@ -55,7 +63,10 @@ put() {
 # The libraries that programs or libraries are linked with.
 libraries() { ldd "$@" | awk '$2 == "=>" { print $3 } $1 ~ /^\// && NF == 2 && $1 !~ /:$/ { print $1 }' | sort -u; }
 
-[ -e "$folder/package" ] || fetch_kernel
+if ! fetch_kernel; then
+    [ -e "$folder/package" ] || exit 1
+    echo "going on with $(cat "$folder/package"), which is here already" >&2
+fi
 kernel=$(echo "$folder"/unpacked/boot/vmlinuz-*)
 version=${kernel##*vmlinuz-}
 ln -sfn "$kernel" "$folder/linux"
