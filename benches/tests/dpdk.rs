@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::{thread::sleep, time::Duration};
 use support::{Folder, bench, measured, names, text};
 
 #[test]
@@ -65,8 +66,16 @@ fn a_sink_in_another_process_counts_what_a_generator_sends() {
     let socket = folder.file("memif.sock");
     let port = |role: &str| format!("net_memif0,role={role},socket={},socket-abstract=no", socket.display());
     let sink = std::thread::scope(|scope| {
+        // Long enough for the generator to start and to end on a busy machine.
         let sink = scope
-            .spawn(|| measured("sink", &format!("sink --port {} --flows 1k --seconds 4", port("server"))).0);
+            .spawn(|| measured("sink", &format!("sink --port {} --flows 1k --seconds 15", port("server"))).0);
+        // DPDK refuses who connects before the sink listens, and while its device is not started yet.
+        let listens = (0..600).any(|_| {
+            sleep(Duration::from_millis(50));
+            socket.exists()
+        });
+        assert!(listens, "the sink has no socket after 30 seconds");
+        sleep(Duration::from_secs(2));
         let line = format!("generate --one-way --port {} --flows 1k --rate 5k --seconds 1", port("client"));
         let (report, _) = measured("one-way", &format!("{line} --destination-mac 02:00:00:00:00:01"));
         assert_eq!(names(&report).len(), 2, "what comes back is nobody's here: {:?}", names(&report));

@@ -167,7 +167,7 @@ fn a_device_is_restarted_by_all_of_its_ports_only() {
 
 /// Packets of the test below: `POINTSMAN_PACKETS=100000000` for more.
 fn packets() -> u64 {
-    std::env::var("POINTSMAN_PACKETS").map_or(10_000_000, |text| text.parse().unwrap())
+    std::env::var("POINTSMAN_PACKETS").map_or(2_000_000, |text| text.parse().unwrap())
 }
 
 #[test]
@@ -251,8 +251,12 @@ fn kib(what: &str) -> u64 {
 /// Starts DPDK in huge pages if there are free ones (in others it keeps what it had until the process ends), uses it, and
 /// lets `end` drop what there is.
 fn stops(end: impl FnOnce(Dpdk, Vec<DpdkPort>, Box<dyn std::any::Any>)) {
-    let free = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    let huge = free.is_ok_and(|text| text.trim().parse::<u32>().is_ok_and(|pages| pages >= 64));
+    let free = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    // No other test that asks so takes them in between: the lock ends with this function.
+    let lock = fs::File::open(free);
+    lock.iter().for_each(|file| file.lock().expect("flock of a file of the kernel"));
+    let huge =
+        fs::read_to_string(free).is_ok_and(|text| text.trim().parse::<u32>().is_ok_and(|pages| pages >= 64));
     let names = ["vdev:net_ring0", "vdev:net_null0"];
     let memory = if huge { Memory::HugePages } else { Memory::Ordinary };
     let dpdk = Dpdk::start(&Settings { memory, ..settings(&names) }).unwrap();

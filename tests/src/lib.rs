@@ -4,12 +4,14 @@
 //! namespaces, so that nothing reaches the machine and tests run beside each other. What a machine cannot give
 //! (namespaces, nginx, scapy) fails a test with the remedy; nothing is skipped.
 
+mod cores;
 mod director;
 mod lab;
 mod process;
 mod segment;
 mod wait;
 
+pub use cores::two_cores;
 pub use director::Director;
 pub use lab::{Lab, Output, repository};
 pub use process::Process;

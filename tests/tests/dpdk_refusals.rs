@@ -1,7 +1,8 @@
 //! What keeps a director from starting on ports of DPDK's: each with a message that says which, and the command that
 //! mends it. Where the machine would have to lack something, the daemon sees files of the kernel that say so.
 
-use pointsman_tests::{Director, Lab};
+use pointsman_tests::{Director, Lab, two_cores};
+use std::path::Path;
 
 /// A port on `device`, and further lines of its table and of the file.
 fn port(device: &str, more: &str) -> String {
@@ -25,6 +26,13 @@ fn pci(driver: &str, more: &str) -> String {
 /// Starts `pointsmand` with a configuration, after `before` was done to what it sees. Panics unless it ends with exit
 /// status 1 and a message with all of `parts`.
 fn refused(configuration: &str, before: &str, parts: &[&str]) {
+    for folder in ["/sys/kernel/mm/hugepages", "/sys/bus/pci/devices"] {
+        let here = !before.contains(folder) || Path::new(folder).is_dir();
+        assert!(
+            here,
+            "{folder} is not here: this test needs a kernel with huge pages and PCI, and its /sys mounted"
+        );
+    }
     let lab = Lab::segment();
     let _ = Director::programs();
     lab.write("/run/lab/dpdk.toml", configuration);
@@ -103,7 +111,8 @@ fn an_interface_that_a_virtual_device_names_and_is_not_there_is_told() {
 
 #[test]
 fn more_workers_than_queues_are_told_with_both_numbers() {
-    let file = port("net_af_packet0,iface=eth0", &format!("{ORDINARY}[workers]\ncores = [0, 1]\n"));
+    let file =
+        port("net_af_packet0,iface=eth0", &format!("{ORDINARY}[workers]\ncores = {:?}\n", two_cores()));
     refused(&file, "", &["port d0: ", "for 2 workers; configure at most 1 (workers.cores)"]);
 }
 
