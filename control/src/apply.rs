@@ -311,6 +311,11 @@ impl Control {
         });
     }
 
+    /// Templates of persistent clients that gave way for want of room, since start.
+    pub async fn templates_that_gave_way(&self) -> u64 {
+        self.state.lock().await.compiler.templates_that_gave_way()
+    }
+
     /// Tells the neighbours about all addresses.
     pub async fn announce_all(&self) {
         let state = self.state.lock().await;

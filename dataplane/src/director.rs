@@ -170,7 +170,7 @@ fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) ->
         _ if !ours => {
             if matches!(layout.kind, Kind::OtherIp | Kind::IcmpError) && !context.snapshot.paths.is_empty() {
                 let packet = batch.frames[i].data().get(usize::from(layout.l3)..).unwrap_or_default();
-                tunnel::learn(packet, &layout, context.snapshot, context.now.ticks());
+                tunnel::learn(packet, &layout, context.snapshot, context.now);
             }
             Verdict::Punt
         }
@@ -220,47 +220,91 @@ fn flow<'a, K: Asked, F: Frame>(
     let Some(service) = service.filter(|_| opens(key, layout.tcp_flags)) else {
         return no_service(batch, i, key.protocol(), context);
     };
-    if service.pending {
-        return batch.packets[i].drop(DropReason::ServicePending);
-    }
-    let Some((slot, template)) = choose(service, key, hash, context) else {
-        return port_unreachable(batch, i, context);
+    let opening = Opening { key, hash, now: context.now.ticks() };
+    let (slot, template) = if service.pending || service.one_packet || service.persistence.is_some() {
+        match special(batch, i, (service, &opening), context) {
+            Some(chosen) => chosen,
+            None => return,
+        }
+    } else {
+        match service.scheduler.pick(&opening) {
+            Some(slot) => (slot, Held::default()),
+            None => return port_unreachable(batch, i, context),
+        }
     };
-    if context
-        .snapshot
-        .destinations
-        .get(slot as usize)
-        .is_none_or(|destination| !matches!(destination.method, Method::Direct | Method::Tunnel))
-    {
-        return give_back(template, batch, i, DropReason::MethodPending, context);
-    }
-    if service.one_packet {
-        return one_packet(batch, i, (slot, template), context);
+    if !runs(slot, context.snapshot) {
+        return give_back((slot, template), batch, i, DropReason::MethodPending, context);
     }
     let first_packet = (layout.tcp_flags, layout.ip_len());
     let surroundings = (context.snapshot, &context.shared.stats);
-    match connections.create((key, hash), (slot, template), first_packet, context.now.ticks(), surroundings) {
+    match connections.create((key, hash), (slot, template), first_packet, opening.now, surroundings) {
         Ok(_) => {
             recent.add(hash);
             batch.packets[i].destination = slot;
         }
-        Err(TableFull) => give_back(template, batch, i, DropReason::TableFull, context),
+        Err(TableFull) => give_back((slot, template), batch, i, DropReason::TableFull, context),
     }
 }
 
-/// Where a new connection goes: to the server that its client stays with, if the service is persistent and there is one
-/// that is still configured, be it quiesced or overloaded; else to the one that the scheduler picks.
+/// Whether packets are forwarded by the method of the destination in `slot`.
 #[inline]
-fn choose<K: Asked>(service: &Service, key: &K, hash: u64, context: &Context<'_>) -> Option<(u32, Held)> {
-    let opening = Opening { key, hash, now: context.now.ticks() };
-    match &service.persistence {
-        None => service.scheduler.pick(&opening).map(|slot| (slot, Held::default())),
-        Some(persistence) => stay(service, persistence, &opening, context),
-    }
+fn runs(slot: u32, snapshot: &Snapshot) -> bool {
+    let destination = snapshot.destinations.get(slot as usize);
+    destination.is_some_and(|found| matches!(found.method, Method::Direct | Method::Tunnel))
 }
 
-/// See [`choose`].
+/// Where a packet goes that would open a connection to a service that does not only schedule: its clients stay with their
+/// servers, or its datagrams make no connections, or it does not run yet. `None`: the packet is decided.
 #[inline(never)]
+fn special<K: Asked, F: Frame>(
+    batch: &mut Batch<F>,
+    i: usize,
+    (service, opening): (&Service, &Opening<'_, K>),
+    context: &mut Context<'_>,
+) -> Option<(u32, Held)> {
+    if service.pending {
+        batch.packets[i].drop(DropReason::ServicePending);
+        return None;
+    }
+    let picked = match &service.persistence {
+        None => service.scheduler.pick(opening).map(|slot| (slot, Held::default())),
+        Some(persistence) => stay(service, persistence, opening, context),
+    };
+    let Some((slot, template)) = picked else {
+        port_unreachable(batch, i, context);
+        return None;
+    };
+    if !service.one_packet || !runs(slot, context.snapshot) {
+        return Some((slot, template));
+    }
+    release(slot, template, context);
+    if let Some(counters) = context.shared.stats.destinations.get(slot as usize) {
+        counters.connections.add(1);
+    }
+    batch.packets[i].destination = slot;
+    None
+}
+
+/// There is no connection after all, which would hold the template.
+#[cold]
+fn give_back<F: Frame>(
+    (slot, template): (u32, Held),
+    batch: &mut Batch<F>,
+    i: usize,
+    reason: DropReason,
+    context: &Context<'_>,
+) {
+    release(slot, template, context);
+    batch.packets[i].drop(reason);
+}
+
+fn release(slot: u32, template: Held, context: &Context<'_>) {
+    let generation = context.snapshot.destinations.get(slot as usize).map_or(0, |found| found.generation);
+    context.snapshot.templates.release(template, (slot, generation), context.now.ticks());
+}
+
+/// Where a new connection of a persistent service goes: to the server that its client stays with, if that is still
+/// configured, be it quiesced or overloaded; else to the one that the scheduler picks.
 fn stay<K: Asked>(
     service: &Service,
     persistence: &Persistence,
@@ -269,7 +313,8 @@ fn stay<K: Asked>(
 ) -> Option<(u32, Held)> {
     let snapshot = context.snapshot;
     let (client, target) = (opening.key.client(), opening.key.virtual_service());
-    // All ports of a client go where its first went, and an FTP client's data where its commands went.
+    // All ports of a client go where its first went, and an FTP client's data where its commands went; an FTP service and
+    // one of every port share their templates, as with the original.
     let to_all_ports = service.key.is_none_or(|key| key.port == 0 || key.port == FTP);
     let key = TemplateKey {
         protocol: opening.key.protocol(),
@@ -288,33 +333,6 @@ fn stay<K: Asked>(
         Some(template::Picked { slot, generation: found.generation, shared: found.shared.clone() })
     };
     snapshot.templates.follow(&key, (opening.now, persistence.timeout), is_usable, pick)
-}
-
-/// A datagram that makes no connection.
-fn one_packet<F: Frame>(
-    batch: &mut Batch<F>,
-    i: usize,
-    (slot, template): (u32, Held),
-    context: &Context<'_>,
-) {
-    context.snapshot.templates.release(template, context.now.ticks());
-    if let Some(counters) = context.shared.stats.destinations.get(slot as usize) {
-        counters.connections.add(1);
-    }
-    batch.packets[i].destination = slot;
-}
-
-/// There is no connection after all.
-#[cold]
-fn give_back<F: Frame>(
-    template: Held,
-    batch: &mut Batch<F>,
-    i: usize,
-    reason: DropReason,
-    context: &Context<'_>,
-) {
-    context.snapshot.templates.release(template, context.now.ticks());
-    batch.packets[i].drop(reason);
 }
 
 /// Whether the packet may open a connection: nothing from the FTP data port, and TCP by a SYN without RST.

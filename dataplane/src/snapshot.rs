@@ -4,7 +4,13 @@
 //! a destination, the place of a scheduler, the address of a neighbour) hangs on it by `Arc` and is carried from one
 //! snapshot into the next. Connections name destinations by slot and generation, never by pointer.
 
-use crate::{conn::template::Templates, index, scheduler::Scheduler, stats::DestinationShared, time::Ticks};
+use crate::{
+    conn::template::Templates,
+    index,
+    scheduler::Scheduler,
+    stats::DestinationShared,
+    time::{Nanos, Ticks},
+};
 use hashbrown::HashMap;
 use std::{
     net::IpAddr,
@@ -159,27 +165,33 @@ impl Tunnel {
 
 /// The largest packet that a path is known to carry, learned from the errors of routers on it, by any worker. Forgotten
 /// after ten minutes, as the original's: the path may have changed.
+///
+/// One word: the MTU in the lower 16 bits; above, 1 more than the second in which it was learned, or 0.
 #[derive(Debug, Default)]
 pub struct PathMtu(AtomicU64);
 
 impl PathMtu {
-    /// How long it is remembered.
-    const KEPT: Ticks = Ticks::from_secs(600);
+    /// Seconds for which it is remembered.
+    const KEPT: u64 = 600;
 
     /// Remembers that the path carries packets of `mtu` bytes and no larger ones.
-    pub fn learn(&self, mtu: u16, now: Ticks) {
-        // One word carries all of it, so no ordering with other memory is needed; 1 more than the MTU, so that 0 is nothing.
-        self.0.store(u64::from(now.0) << 32 | (u64::from(mtu) + 1), Ordering::Relaxed);
+    pub fn learn(&self, mtu: u16, now: Nanos) {
+        // One word carries all of it, so no ordering with other memory is needed.
+        self.0.store((Self::seconds(now) + 1) << 16 | u64::from(mtu), Ordering::Relaxed);
     }
 
     /// What is known now; `u16::MAX` if nothing is.
     #[inline]
-    pub fn get(&self, now: Ticks) -> u16 {
-        match self.0.load(Ordering::Relaxed) {
-            0 => u16::MAX,
-            word if now.since(Ticks((word >> 32) as u32)).0 < Self::KEPT.0 => (word as u32 - 1) as u16,
+    pub fn get(&self, now: Nanos) -> u16 {
+        let word = self.0.load(Ordering::Relaxed);
+        match (word >> 16).checked_sub(1) {
+            Some(learned) if Self::seconds(now).saturating_sub(learned) < Self::KEPT => word as u16,
             _ => u16::MAX,
         }
+    }
+
+    fn seconds(now: Nanos) -> u64 {
+        now.0 / 1_000_000_000
     }
 }
 
@@ -296,6 +308,18 @@ impl Default for Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mtu_of_a_path_is_known_for_ten_minutes_and_never_again() {
+        let path = PathMtu::default();
+        assert_eq!(path.get(Nanos(0)), u16::MAX);
+        path.learn(1400, Nanos::from_secs(5));
+        assert_eq!((path.get(Nanos::from_secs(5)), path.get(Nanos::from_secs(604))), (1400, 1400));
+        // Also not when ticks have wrapped.
+        for later in [605, 21_474_841, 42_949_700, 1 << 31] {
+            assert_eq!(path.get(Nanos::from_secs(later)), u16::MAX, "after {later} s");
+        }
+    }
 
     #[test]
     fn a_neighbour_cell_gives_back_what_was_set() {

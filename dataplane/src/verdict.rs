@@ -77,7 +77,7 @@ counted! {
         NeighborUnresolved = "neighbor_unresolved", "The next hop did not answer ARP or neighbour discovery in time; check that it is up and on this link.";
         NeighborQueueFull = "neighbor_queue_full", "Too many packets waited for next hops to answer ARP or neighbour discovery.";
         TooBig = "too_big", "Larger than the MTU of the way out and may not be fragmented by us.";
-        TunnelMtu = "tunnel_mtu", "The path to a tunnelled server carries no packet of 68 bytes with the tunnel's headers: check the MTU on the way.";
+        TunnelMtu = "tunnel_mtu", "The path to a tunnelled server carries no packet of 68 bytes (IPv6: 1280) with the tunnel's headers: check the MTU on the way.";
         TableFull = "table_full", "The connection table is full of established connections; raise `connections` in the configuration.";
         AnswerRateLimited = "answer_rate_limited", "An ICMP error was due, but more than 1000 a second were: a flood or a scan.";
         IcmpUnmatched = "icmp_unmatched", "An ICMP error about a connection that the director does not know.";

@@ -102,6 +102,11 @@ impl Compiler {
         &self.slots
     }
 
+    /// Templates of persistent clients that gave way for want of room.
+    pub fn templates_that_gave_way(&self) -> u64 {
+        self.templates.gave_way()
+    }
+
     /// The slots that the last generation changed, with their numbers.
     pub fn touched(&self) -> impl Iterator<Item = (usize, &Slot)> {
         let slot = |number: &u32| Some((*number as usize, self.slots.all().get(*number as usize)?));

@@ -9,6 +9,7 @@ use crate::{
     kernel::{self, Monitor, Network},
     ports::{Ports, remedy},
 };
+use pointsman_dataplane::limits::MAX_TEMPLATES;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::signal::unix::Signal;
 
@@ -21,9 +22,18 @@ const BURST: usize = 1_000;
 /// Estimates rates for as long as it is polled.
 pub(super) async fn estimate_rates(control: Arc<Control>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(RATE_SECONDS));
+    let mut gave_way = 0;
     loop {
         ticks.tick().await;
         control.estimate_rates().await;
+        let now = control.templates_that_gave_way().await;
+        if now > gave_way {
+            tracing::warn!(
+                "persistence: {} clients lost their servers for want of room: at most {MAX_TEMPLATES} clients at once are remembered; a flood, or shorten -p, or widen -M",
+                now - gave_way
+            );
+            gave_way = now;
+        }
     }
 }
 

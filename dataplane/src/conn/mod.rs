@@ -211,7 +211,8 @@ impl<K: Key> Connections<K> {
         }
         let ended = self.table.get(entry);
         if ended.template.is_some() {
-            snapshot.templates.release(ended.template, now);
+            let server = (ended.destination, ended.destination_generation);
+            snapshot.templates.release(ended.template, server, now);
         }
         // The slot may be another destination's by now, which never counted this connection.
         if let Some(destination) = snapshot.destinations.get(ended.destination as usize)
@@ -272,7 +273,8 @@ impl<K: Key> Connections<K> {
         self.table.entries.get(entry as usize).filter(|entry| entry.list != 0)
     }
 
-    /// Finds half-open connections whose time has come, one a lane at most, and leaves them in their queues.
+    /// Finds half-open connections whose time has come, one a lane at most, and leaves them in their queues. There is room
+    /// for others behind them, which a flood must not keep from ending.
     fn find_half_open(&mut self, due: &mut Due, now: Ticks, timeouts: &Timeouts) {
         // Which queue is looked at first changes, so that neither fills the budget for long.
         let mut queues =
@@ -282,7 +284,8 @@ impl<K: Key> Connections<K> {
             queues.reverse();
         }
         for (queue, timeout) in queues {
-            for head in self.wheel.half_open_heads(queue).take(due.remaining_capacity()) {
+            for head in self.wheel.half_open_heads(queue).take(due.remaining_capacity() - usize::from(LANES))
+            {
                 if now.since(self.table.get(head).last_seen).0 >= timeout.0 {
                     due.push((head, self.bring_end_near(head)));
                 }

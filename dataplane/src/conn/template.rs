@@ -2,8 +2,8 @@
 //!
 //! A template is asked when a connection is made and told when one of its connections ends, never on a hit. All workers
 //! share them, as a client's connections are of several: in shards, each behind a lock that is held for one question. All
-//! memory is taken at once. Without room the template that was used last, of a few, gives way: under a flood that is one
-//! of the flood's.
+//! memory is taken at once. Without room the youngest of a few gives way, which under a flood is one of the flood's: its
+//! client is scheduled anew with its next connection, and the control plane is told.
 //!
 //! As with the original, a template lives for the service's timeout from its last *new* connection, and beyond that in
 //! steps of a minute for as long as it has connections.
@@ -16,7 +16,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -70,6 +70,8 @@ pub struct Templates {
     hasher: DefaultHashBuilder,
     /// The number of the template that the next look for dead ones begins with.
     turn: AtomicUsize,
+    /// Live ones that gave way for want of room.
+    gave_way: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +91,7 @@ struct Template {
     /// `None`: free.
     shared: Option<Arc<DestinationShared>>,
     deadline: Ticks,
+    made: Ticks,
     /// Its connections.
     children: u32,
     /// Tells this one from those that had its place before.
@@ -137,12 +140,14 @@ impl Templates {
             in_shard,
             hasher: DefaultHashBuilder::default(),
             turn: AtomicUsize::new(0),
+            gave_way: AtomicU64::new(0),
         }
     }
 
     /// The destination that a client's new connection goes to: that of its template, if there is a live one whose
     /// destination `is_usable` (slot, generation); else what `pick` says, which a new template remembers. `None` if that
-    /// is nothing. The connection's hold on the template is to be given back by [`Templates::release`].
+    /// is nothing. The connection's hold on the template is to be given back by [`Templates::release`]. No lock is held while
+    /// `pick` runs: of workers that make one template at once, the first one's pick holds for all.
     pub fn follow(
         &self,
         key: &TemplateKey,
@@ -151,34 +156,45 @@ impl Templates {
         pick: impl FnOnce() -> Option<Picked>,
     ) -> Option<(u32, Held)> {
         let number = self.hasher.hash_one(key) as usize % Self::SHARDS;
-        let mut shard = self.lock(number);
-        if let Some(local) = shard.numbers.get(key).copied() {
-            let known = &mut shard.templates[local as usize];
-            if known.is_live(now) && is_usable(known.slot, known.generation) {
-                known.deadline = now.plus(timeout);
-                known.children += 1;
-                return Some((known.slot, Held::new(number * self.in_shard + local as usize, known.tag)));
-            }
-            shard.remove(local);
+        let known = |shard: &mut Shard| {
+            let (slot, local, tag) = shard.find(key, (now, timeout), &is_usable)?;
+            Some((slot, Held::new(number * self.in_shard + local, tag)))
+        };
+        if let Some(found) = known(&mut self.lock(number)) {
+            return Some(found);
         }
         let picked = pick()?;
+        let mut shard = self.lock(number);
+        if let Some(found) = known(&mut shard) {
+            return Some(found);
+        }
         let slot = picked.slot;
-        let held = match shard.insert(key, picked, now.plus(timeout), self.in_shard) {
-            Some((local, tag)) => Held::new(number * self.in_shard + local, tag),
+        let held = match shard.insert(key, picked, (now, timeout), self.in_shard) {
+            Some((local, tag, gave_way)) => {
+                self.gave_way.fetch_add(u64::from(gave_way), Relaxed);
+                Held::new(number * self.in_shard + local, tag)
+            }
             None => Held::default(),
         };
         Some((slot, held))
     }
 
-    /// A connection of a template has ended.
-    pub fn release(&self, held: Held, now: Ticks) {
+    /// Live templates that gave way to others so far.
+    pub fn gave_way(&self) -> u64 {
+        self.gave_way.load(Relaxed)
+    }
+
+    /// A connection of a template has ended, which went to the destination in `slot` of that generation.
+    pub fn release(&self, held: Held, (slot, generation): (u32, u32), now: Ticks) {
         let Some((number, tag)) = held.parts() else { return };
         if self.in_shard == 0 || number / self.in_shard >= Self::SHARDS {
             return;
         }
         let mut shard = self.lock(number / self.in_shard);
         let Some(template) = shard.templates.get_mut(number % self.in_shard) else { return };
-        if template.shared.is_none() || Held::new(number, template.tag) != Held::new(number, tag) {
+        let is_its = Held::new(number, template.tag) == Held::new(number, tag)
+            && (template.slot, template.generation) == (slot, generation);
+        if template.shared.is_none() || !is_its {
             // It gave way before its connections did.
             return;
         }
@@ -242,24 +258,43 @@ impl Shard {
         }
     }
 
-    /// The place and the tag of a new template with one connection; `None` if there is no room at all.
+    /// The slot, the place and the tag of a client's live template whose destination is usable; it has a connection more.
+    /// One that is not is forgotten.
+    fn find(
+        &mut self,
+        key: &TemplateKey,
+        (now, timeout): (Ticks, Ticks),
+        is_usable: impl Fn(u32, u32) -> bool,
+    ) -> Option<(u32, usize, u32)> {
+        let local = self.numbers.get(key).copied()?;
+        let known = &mut self.templates[local as usize];
+        if !known.is_live(now) || !is_usable(known.slot, known.generation) {
+            self.remove(local);
+            return None;
+        }
+        known.deadline = now.plus(timeout);
+        known.children += 1;
+        Some((known.slot, local as usize, known.tag))
+    }
+
+    /// The place and the tag of a new template with one connection, and whether a live one gave way to it; `None` if there
+    /// is no room at all.
     fn insert(
         &mut self,
         key: &TemplateKey,
         picked: Picked,
-        deadline: Ticks,
+        (now, timeout): (Ticks, Ticks),
         capacity: usize,
-    ) -> Option<(usize, u32)> {
+    ) -> Option<(usize, u32, bool)> {
         if capacity == 0 {
             return None;
         }
-        if self.free.is_empty() && self.templates.len() == capacity {
-            self.make_room();
-        }
+        let gave_way = self.free.is_empty() && self.templates.len() == capacity && self.make_room(now);
         let Picked { slot, generation, shared } = picked;
         shared.template_made();
+        let (shared, deadline) = (Some(shared), now.plus(timeout));
         let mut template =
-            Template { key: *key, slot, generation, shared: Some(shared), deadline, children: 1, tag: 0 };
+            Template { key: *key, slot, generation, shared, deadline, made: now, children: 1, tag: 0 };
         let local = match self.free.pop() {
             Some(local) => {
                 let place = &mut self.templates[local as usize];
@@ -273,22 +308,23 @@ impl Shard {
             }
         };
         self.numbers.insert(*key, local);
-        Some((local as usize, self.templates[local as usize].tag))
+        Some((local as usize, self.templates[local as usize].tag, gave_way))
     }
 
-    /// Of a few, the one without connections, else the one used last, gives way.
-    fn make_room(&mut self) {
+    /// Of a few, one that has ended, else the youngest, gives way. Says whether it was live.
+    fn make_room(&mut self, now: Ticks) -> bool {
         let len = self.templates.len();
         let looked_at = (0..Templates::LOOKED_AT).map(|n| (self.hand + n) % len);
-        let youth = |local: &usize| {
+        let age = |local: &usize| {
             let template = &self.templates[*local];
-            (template.children == 0, template.deadline.0)
+            (template.is_live(now), now.since(template.made).0)
         };
-        let victim = looked_at.max_by_key(youth);
+        let victim = looked_at.min_by_key(age);
         self.hand = (self.hand + Templates::LOOKED_AT) % len;
-        if let Some(victim) = victim {
-            self.remove(victim as u32);
-        }
+        let Some(victim) = victim else { return false };
+        let was_live = self.templates[victim].is_live(now);
+        self.remove(victim as u32);
+        was_live
     }
 
     fn remove(&mut self, local: u32) {
@@ -371,13 +407,13 @@ mod tests {
         let (templates, server) = (Templates::new(64 * 4), Server(Arc::default()));
         let (scheduled, first) = server.follow(&templates, 1, at(0));
         assert!(scheduled && first.is_some());
-        templates.release(first, at(1));
+        templates.release(first, (7, 3), at(1));
         let (scheduled, second) = server.follow(&templates, 1, at(119));
         assert!(!scheduled, "it is remembered");
-        templates.release(second, at(120));
+        templates.release(second, (7, 3), at(120));
         let (scheduled, third) = server.follow(&templates, 1, at(119 + 119));
         assert!(!scheduled, "the second connection began the time anew");
-        templates.release(third, at(119 + 119));
+        templates.release(third, (7, 3), at(119 + 119));
         let (scheduled, _) = server.follow(&templates, 1, at(119 + 119 + 120));
         assert!(scheduled, "it has ended");
         assert_eq!(server.0.templates(), 1);
@@ -394,7 +430,7 @@ mod tests {
         assert_eq!((remaining(at(0)), remaining(at(119))), (Some(120), Some(1)));
         // Beyond 120 seconds to 180, then to 240.
         assert_eq!((remaining(at(130)), remaining(at(190))), (Some(50), Some(50)));
-        templates.release(held, at(190));
+        templates.release(held, (7, 3), at(190));
         assert_eq!((remaining(at(239)), remaining(at(240))), (Some(1), None));
     }
 
@@ -403,7 +439,7 @@ mod tests {
         let (templates, server) = (Templates::new(64 * 8), Server(Arc::default()));
         for client in 0..64 {
             let (_, held) = server.follow(&templates, client, at(0));
-            templates.release(held, at(0));
+            templates.release(held, (7, 3), at(0));
         }
         let (_, held) = server.follow(&templates, 1000, at(0));
         assert_eq!(server.0.templates(), 65);
@@ -411,7 +447,7 @@ mod tests {
         assert_eq!(server.0.templates(), 65);
         (0..64 * 8).for_each(|_| templates.expire(at(121), 4));
         assert_eq!(server.0.templates(), 1, "the one with a connection");
-        templates.release(held, at(121));
+        templates.release(held, (7, 3), at(121));
         (0..64 * 8).for_each(|_| templates.expire(at(181), 4));
         assert_eq!(server.0.templates(), 0);
     }
@@ -427,7 +463,7 @@ mod tests {
         assert_eq!(follow(false), 8);
         assert_eq!((server.0.templates(), other.templates()), (0, 1));
         // The connection of the old one ends: it is not the new one's.
-        templates.release(held, at(2));
+        templates.release(held, (7, 3), at(2));
         assert_eq!(follow(true), 8);
         let none = templates.follow(&key(2), (at(1), TIMEOUT), |_, _| true, || None);
         assert!(none.is_none(), "no server, no template");
@@ -443,11 +479,27 @@ mod tests {
         assert!(held.iter().all(|held| held.is_some()));
         assert!(server.0.templates() <= 64 * 4);
         // Connections of those that gave way end as well.
-        held.into_iter().for_each(|held| templates.release(held, at(20)));
+        held.into_iter().for_each(|held| templates.release(held, (7, 3), at(20)));
         (0..64).for_each(|_| templates.expire(at(200), 4));
         assert_eq!(server.0.templates(), 0);
         let (scheduled, held) = server.follow(&Templates::default(), 1, at(0));
         assert!(scheduled && !held.is_some(), "without any room each is scheduled");
+    }
+
+    #[test]
+    fn a_flood_of_new_clients_takes_no_room_from_those_that_stay() {
+        let (templates, server) = (Templates::new(64 * 64), Server(Arc::default()));
+        for client in 0..1_000 {
+            let (_, held) = server.follow(&templates, client, at(0));
+            templates.release(held, (7, 3), at(1));
+        }
+        let flood: Vec<Held> =
+            (0..50_000).map(|n| server.follow(&templates, 1_000_000 + n, at(2)).1).collect();
+        assert!(templates.gave_way() > 40_000);
+        let forgotten = (0..1_000).filter(|client| server.follow(&templates, *client, at(3)).0).count();
+        // A few stand among eight older ones, so that all that were looked at are theirs.
+        assert!(forgotten < 100, "{forgotten} of 1000 clients were forgotten");
+        flood.into_iter().for_each(|held| templates.release(held, (7, 3), at(4)));
     }
 
     #[test]

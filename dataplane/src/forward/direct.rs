@@ -126,8 +126,9 @@ fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Re
         None if ip_len > next_hop.mtu => return Err(Unusual::TooBig),
         None => {}
         Some(tunnel) => {
-            let mtu =
-                tunnel.mtu(next_hop.mtu, context.now.ticks()).ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
+            let mtu = tunnel
+                .mtu(next_hop.mtu, packet.layout.v6, context.now)
+                .ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
             if ip_len > mtu {
                 return Err(Unusual::TooBig);
             }
@@ -154,7 +155,7 @@ fn too_big<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) 
     }
     let mtu = context.snapshot.destinations.get(slot).and_then(|destination| {
         let link = context.snapshot.next_hops.get(destination.next_hop as usize)?.mtu;
-        destination.tunnel.as_ref().map_or(Some(link), |tunnel| tunnel.mtu(link, context.now.ticks()))
+        destination.tunnel.as_ref().map_or(Some(link), |tunnel| tunnel.mtu(link, layout.v6, context.now))
     });
     let mtu = mtu.unwrap_or(0);
     context.icmp_error(batch, i, |batch, mac| reply::packet_too_big(&mut batch.frames[i], &layout, mac, mtu));

@@ -10,14 +10,16 @@ use crate::{
     batch::Layout,
     port::Frame,
     snapshot::{Encapsulation, Snapshot, Tunnel},
-    time::Ticks,
+    time::Nanos,
     verdict::DropReason,
     wire::{checksum, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, udp},
 };
 use std::{net::IpAddr, sync::atomic::Ordering};
 
-/// The smallest path MTU that IPv4 allows (RFC 791): a tunnel that leaves its packets less carries none.
-const LEAST_MTU: u16 = 68;
+/// The smallest MTU that IPv4 allows (RFC 791): a tunnel that leaves its packets less carries none.
+const LEAST_V4: u16 = 68;
+/// That of IPv6 (RFC 8200 section 5): senders make no smaller packets.
+const LEAST_V6: u16 = 1280;
 
 /// Bytes of the GUE header.
 const GUE_LEN: usize = 4;
@@ -47,24 +49,26 @@ impl Tunnel {
         }
     }
 
-    /// The largest packet that fits into it, over a link of that MTU: the path's may be smaller, and was learned. `None` if
-    /// no packet does.
-    pub fn mtu(&self, link: u16, now: Ticks) -> Option<u16> {
+    /// The largest packet, of IPv6 or of IPv4, that fits into it, over a link of that MTU: the path's may be smaller, and
+    /// was learned. `None` if less is left than the packet's family asks of every link.
+    pub fn mtu(&self, link: u16, v6: bool, now: Nanos) -> Option<u16> {
         let path = link.min(self.path.get(now));
-        path.checked_sub(self.overhead()).filter(|mtu| *mtu >= LEAST_MTU)
+        let least = if v6 { LEAST_V6 } else { LEAST_V4 };
+        path.checked_sub(self.overhead()).filter(|mtu| *mtu >= least)
     }
 }
 
 /// Takes the MTU from an ICMP error about a packet of one of our tunnels: "fragmentation needed" (RFC 1191) or "packet too
-/// big" (RFC 8201). `packet` begins with the IP header of the error; whatever else it is leaves everything as it is. An
-/// MTU below what the original accepts, 552 bytes or 1280 with IPv6, counts as that.
+/// big" (RFC 8201). `packet` begins with the IP header of the error, which came to the address that the packet was from;
+/// whatever else it is leaves everything as it is. An MTU below what the original accepts, 552 bytes or 1280 with IPv6,
+/// counts as that.
 #[cold]
-pub fn learn(packet: &[u8], layout: &Layout, snapshot: &Snapshot, now: Ticks) {
+pub fn learn(packet: &[u8], layout: &Layout, snapshot: &Snapshot, now: Nanos) {
     let message = usize::from(layout.l4 - layout.l3)..usize::from(layout.ip_len());
     let Some(message) = packet.get(message).filter(|message| checksum_ok(packet, message, layout.v6)) else {
         return;
     };
-    let learned = if layout.v6 { too_big_v6(message) } else { too_big_v4(message) };
+    let learned = if layout.v6 { too_big_v6(packet, message) } else { too_big_v4(packet, message) };
     if let Some((to, mtu)) = learned
         && let Some(path) = snapshot.paths.get(&to)
         && mtu < path.get(now)
@@ -84,21 +88,25 @@ fn checksum_ok(packet: &[u8], message: &[u8], v6: bool) -> bool {
 }
 
 /// Whom the packet was for that was too big, and what would not have been.
-fn too_big_v4(message: &[u8]) -> Option<(IpAddr, u16)> {
+fn too_big_v4(packet: &[u8], message: &[u8]) -> Option<(IpAddr, u16)> {
     const LEAST: u16 = 552;
     let message = icmp::Icmp::new(message)?;
     let [_, _, high, low] = message.rest().to_be_bytes();
     let quoted = ipv4::Ipv4::new(message.payload())?;
-    ((message.kind(), message.code()) == (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED))
+    let is_ours = ipv4::Ipv4::new(packet)?.destination() == quoted.source()
+        && matches!(quoted.protocol(), protocol::IPIP | protocol::IPV6 | protocol::UDP | protocol::GRE);
+    (is_ours && (message.kind(), message.code()) == (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED))
         .then(|| (quoted.destination().into(), u16::from_be_bytes([high, low]).max(LEAST)))
 }
 
-fn too_big_v6(message: &[u8]) -> Option<(IpAddr, u16)> {
+fn too_big_v6(packet: &[u8], message: &[u8]) -> Option<(IpAddr, u16)> {
     const LEAST: u32 = 1280;
     let message = icmpv6::Icmpv6::new(message)?;
     let mtu = message.rest().clamp(LEAST, u32::from(u16::MAX));
     let quoted = ipv6::Ipv6::new(message.payload())?;
-    (message.kind() == icmpv6::PACKET_TOO_BIG).then(|| (quoted.destination().into(), mtu as u16))
+    let is_ours = ipv6::Ipv6::new(packet)?.destination() == quoted.source()
+        && matches!(quoted.next_header(), protocol::IPIP | protocol::IPV6 | protocol::UDP | protocol::GRE);
+    (is_ours && message.kind() == icmpv6::PACKET_TOO_BIG).then(|| (quoted.destination().into(), mtu as u16))
 }
 
 /// What an outer header takes from the packet inside.

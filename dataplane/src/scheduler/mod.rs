@@ -267,7 +267,7 @@ impl Scheduler {
     /// The slot of the destination for a new connection. `None`: no destination can take one.
     ///
     /// Workers may pick at the same time; each pick of `rr` and `wrr` moves their common place on.
-    #[inline]
+    #[inline(always)]
     pub fn pick<K: Key>(&self, opening: &Opening<'_, K>) -> Option<u32> {
         let (list, flags) = (&*self.list, self.rule.flags);
         let (client, destination) = (|| opening.key.client(), || opening.key.virtual_service().ip());

@@ -5,7 +5,7 @@
 use super::{Candidate, Place, Scheduler, change::Change};
 use std::sync::Arc;
 
-#[inline]
+#[inline(always)]
 pub(super) fn pick(list: &[Candidate], place: &Place) -> Option<usize> {
     place.advance(|word| {
         let after = (word as usize).min(list.len());

@@ -42,7 +42,7 @@ impl Laps {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn pick(list: &[Candidate], laps: Laps, place: &Place) -> Option<usize> {
     if laps.top == 0 {
         return None;

@@ -175,8 +175,16 @@ fn the_path_of_a_tunnel_is_learned_from_errors_about_it_and_forgotten_after_ten_
     assert_eq!(lab.send(&[large(1341)]).len(), 1);
     let mut damaged = too_big(1400, 4);
     *damaged.last_mut().unwrap() ^= 1;
-    lab.send(&[damaged]);
-    assert!(lab.says(large(1341)).concat().contains("[ ip "), "a damaged error tells nothing");
+    let of_another = {
+        let quoted = Ip::default().packet([192, 168, 50, 9].into(), [192, 168, 50, 11].into(), 4, &[0; 28]);
+        let message = [&[3, 4, 0, 0, 0, 0, 2, 88][..], &quoted].concat();
+        icmp("192.168.50.77", "192.168.50.1", &message, &Ip::default())
+    };
+    lab.send(&[damaged, of_another]);
+    assert!(
+        lab.says(large(1341)).concat().contains("[ ip "),
+        "a damaged error tells nothing, nor one about another's packet"
+    );
     assert_eq!(lab.send(&[too_big(1400, 4)]).len(), 0, "the error is the host's too");
     assert!(lab.says(large(1341)).concat().contains("icmp 3/4 l4=ok rest=00000564 "), "1380");
     assert!(lab.says(large(1340)).concat().contains("[ ip "));
@@ -219,6 +227,20 @@ fn a_path_too_narrow_for_any_packet_in_a_tunnel_is_counted() {
     assert_eq!(lab.send(&[client(1, SYN).frame()]).len(), 0);
     assert_eq!(lab.all_drops(), [(DropReason::TunnelMtu, 1)]);
     lab.assert_accounted(0);
+}
+
+#[test]
+fn an_ipv6_packet_needs_1280_bytes_of_a_tunnel() {
+    let lab = |mtu| {
+        let mut plan = Plan::new().service(VIP6, TCP, Kind::Rr, 1);
+        plan.mtu = mtu;
+        Lab::new(plan.tunnelled(0, Encapsulation::Ipip))
+    };
+    let syn = tcp("[fd00:1::2]:1", VIP6, SYN).frame();
+    assert_eq!(lab(1320).send(std::slice::from_ref(&syn)).len(), 1, "1280 and 40");
+    let mut narrow = lab(1319);
+    assert_eq!(narrow.send(&[syn]).len(), 0);
+    assert_eq!(narrow.all_drops(), [(DropReason::TunnelMtu, 1)]);
 }
 
 #[test]
