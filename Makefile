@@ -31,6 +31,7 @@ test:
 	@$(NEED) cargo cc ip curl nginx ethtool nft ping scapy sysctl valgrind libdpdk
 	@deploy/hugepages.sh cargo ci
 	@$(MAKE) --no-print-directory test-dpdk
+	@$(MAKE) --no-print-directory test-vm
 
 # The whole workspace with the feature, so that what is built is what `cargo ci` has built, but for the crates that have it.
 WITH_DPDK := --workspace --features pointsman-dataplane/dpdk,pointsman-control/dpdk,pointsman-benches/dpdk,pointsman-benches/control,pointsman-tests/dpdk
