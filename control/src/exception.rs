@@ -89,7 +89,9 @@ pub enum Error {
         source: io::Error,
     },
     /// More devices than a director has ports, or frames that do not fit.
-    #[error("the interface {name} has an MTU of {mtu}, whose frames do not fit into buffers of {room} bytes")]
+    #[error(
+        "the interface {name} has an MTU of {mtu}, whose frames do not fit into buffers of {room} bytes; lower the port's `mtu`"
+    )]
     Room {
         /// The interface.
         name: String,
@@ -208,8 +210,12 @@ pub fn start<F: Frame>(
     }
     let counters: Arc<[Arc<PortCounters>]> = taps.iter().map(|_| Arc::default()).collect();
     let stop = Arc::new(AtomicBool::new(false));
-    let link = |tap: &Tap| Ok((tap.name.clone(), tap.file.try_clone()?));
-    let links = taps.iter().map(link).collect::<io::Result<_>>().map_err(Error::Thread)?;
+    let link = |tap: &Tap| match tap.file.try_clone() {
+        Ok(file) => Ok((tap.name.clone(), file)),
+        // No descriptors are left.
+        Err(source) => Err(Error::Make { name: tap.name.clone(), source }),
+    };
+    let links = taps.iter().map(link).collect::<Result<_, _>>()?;
     let waker = host.waker();
     let thread = Thread {
         taps: taps.into_iter().take(MAX_PORTS).map(Some).collect(),
@@ -300,7 +306,7 @@ impl<F: Frame> Thread<F> {
         for (port, (slot, counters)) in (0u16..).zip(self.taps.iter_mut().zip(self.counters.iter())) {
             for _ in 0..STEP {
                 let Some(tap) = slot else { break };
-                match offer(&self.host, port, tap, counters) {
+                match offer(&mut self.host, port, tap, counters) {
                     Turn::Sent => taken.frames += 1,
                     Turn::Lost => {}
                     Turn::Nothing => break,
@@ -348,7 +354,7 @@ enum Turn {
     Gone(io::Error),
 }
 
-fn offer<F>(host: &HostEnd<F>, port: u16, tap: &Tap, counters: &PortCounters) -> Turn {
+fn offer<F>(host: &mut HostEnd<F>, port: u16, tap: &Tap, counters: &PortCounters) -> Turn {
     let mut turn = Turn::Nothing;
     let room = host.frame_room();
     let offered = host.offer(port, |buffer| match (&tap.file).read(buffer) {

@@ -120,7 +120,7 @@ impl<F: Frame> Egress<F> {
     }
 
     /// Puts frames that the host sends in front of what leaves next; see [`Egress::flush`]. At most [`EXCEPTION_BUDGET`];
-    /// returns how many.
+    /// returns how many. Drops those of the worker that the host has read.
     #[inline]
     pub fn take_from_host<P: Port<Frame = F>>(
         &mut self,
@@ -128,9 +128,12 @@ impl<F: Frame> Egress<F> {
         ports: &mut [P],
         stats: &WorkerStats,
     ) -> usize {
+        if let Some(exception) = &mut self.exception {
+            exception.drop_read();
+        }
         let mut taken = 0;
         while taken < EXCEPTION_BUDGET
-            && let Some(exception) = &self.exception
+            && let Some(exception) = &mut self.exception
             && let Some(given) = exception.pop()
         {
             taken += 1;

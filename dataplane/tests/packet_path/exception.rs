@@ -30,7 +30,7 @@ fn given(lab: &mut Lab) -> Vec<(u8, Vec<u8>)> {
 }
 
 /// The host sends a frame.
-fn host_sends(lab: &Lab, port: u16, frame: &[u8]) -> Offered {
+fn host_sends(lab: &mut Lab, port: u16, frame: &[u8]) -> Offered {
     lab.host.offer(port, |buffer| {
         buffer[..frame.len()].copy_from_slice(frame);
         Some(frame.len())
@@ -184,10 +184,10 @@ fn what_the_host_sends_leaves_by_its_port_as_it_is_and_is_not_looked_into() {
         vec![0xff; 14],
     ];
     for frame in &frames {
-        assert_eq!(host_sends(&lab, 1, frame), Offered::Sent);
+        assert_eq!(host_sends(&mut lab, 1, frame), Offered::Sent);
     }
-    assert_eq!(host_sends(&lab, 0, &frames[0]), Offered::Sent);
-    assert_eq!(host_sends(&lab, 9, &frames[0]), Offered::Sent);
+    assert_eq!(host_sends(&mut lab, 0, &frames[0]), Offered::Sent);
+    assert_eq!(host_sends(&mut lab, 9, &frames[0]), Offered::Sent);
     lab.poll();
     assert_eq!(lab.stations[0].wires[1].pop_all(), frames);
     assert_eq!(lab.stations[0].wires[0].pop_all(), [frames[0].clone()]);
@@ -203,9 +203,9 @@ fn a_worker_takes_no_more_from_the_host_in_a_poll_than_its_budget_and_keeps_the_
     let mut lab = lab(Size::default());
     let numbered = |n: usize| frame(C0, D0, 0x88b5, &[n as u8; 46]);
     for n in 0..EXCEPTION_BUFFERS {
-        assert_eq!(host_sends(&lab, 0, &numbered(n)), Offered::Sent);
+        assert_eq!(host_sends(&mut lab, 0, &numbered(n)), Offered::Sent);
     }
-    assert_eq!(host_sends(&lab, 0, &numbered(0)), Offered::NoRoom);
+    assert_eq!(host_sends(&mut lab, 0, &numbered(0)), Offered::NoRoom);
     let segment = tcp("10.0.0.2:4000", VIP, SYN).frame();
     let mut sent = Vec::new();
     for poll in 1..=8 {
@@ -232,7 +232,7 @@ fn a_port_that_is_short_of_room_has_some_for_the_host() {
         for _ in 0..64 {
             assert!(lab.stations[0].wires[0].push(&tcp("10.0.0.2:4000", VIP, ACK).frame()));
         }
-        assert_eq!(host_sends(&lab, 1, &ours), Offered::Sent);
+        assert_eq!(host_sends(&mut lab, 1, &ours), Offered::Sent);
         lab.stations[0].worker.poll(lab.now);
         let sent = lab.stations[0].wires[1].pop_all();
         assert_eq!((sent.len(), sent.iter().filter(|frame| **frame == ours).count()), (64, 1));
@@ -245,12 +245,12 @@ fn a_frame_of_the_host_without_a_buffer_is_counted_and_its_own_buffer_comes_back
     let mut lab = lab(Size::default());
     // The worker's pool has 128 buffers, which the wire keeps as long as nobody takes them.
     for _ in 0..130 {
-        assert_eq!(host_sends(&lab, 1, &vrrp()), Offered::Sent);
+        assert_eq!(host_sends(&mut lab, 1, &vrrp()), Offered::Sent);
     }
     lab.poll();
     assert_eq!(lab.all_drops(), [(DropReason::BufferPoolEmpty, 2)]);
     assert_eq!(lab.taken().len(), 128);
     for _ in 0..EXCEPTION_BUFFERS {
-        assert_eq!(host_sends(&lab, 1, &vrrp()), Offered::Sent);
+        assert_eq!(host_sends(&mut lab, 1, &vrrp()), Offered::Sent);
     }
 }
