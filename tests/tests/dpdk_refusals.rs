@@ -144,7 +144,8 @@ fn a_gateway_that_the_kernel_refuses_is_told_as_the_command_that_does_the_same()
         &[
             "port d0: the kernel refuses `ip route add default via fe80::1 dev d0`",
             "File exists",
-            "the port's gateways",
+            "there is a default route already",
+            "leave out the port's gateways or remove it",
         ],
     );
 }

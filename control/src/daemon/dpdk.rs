@@ -113,11 +113,11 @@ fn not_started(error: dpdk::Error, settings: &Settings, ports: &[(&Port, &Config
         )
     } else if !settings.arguments.is_empty() {
         format!(
-            "correct or remove what dpdk.arguments adds: {} (`dpdk-testpmd --help` lists what DPDK takes)",
+            "correct or remove what dpdk.arguments adds: {} (`dpdk-testpmd --help`, of Debian's package dpdk-dev, lists what DPDK takes)",
             settings.arguments.join(" ")
         )
     } else {
-        "`dpdk-testpmd` (package dpdk) with the same device says more".to_owned()
+        "`dpdk-testpmd` (Debian's package dpdk-dev) with the same device says more".to_owned()
     };
     Error::Start { source: error.into(), hint }
 }

@@ -43,7 +43,7 @@ pub(super) enum Opened {
     Kernel,
     /// Devices of DPDK's, whose interfaces were made.
     #[cfg(feature = "dpdk")]
-    Dpdk(dpdk::Opened),
+    Dpdk(Box<dpdk::Opened>),
 }
 
 /// The workers of a director and what serves them; it ends in this order.
@@ -74,7 +74,7 @@ impl Opened {
     pub(super) async fn new(start: &model::Start) -> Result<Self, Error> {
         #[cfg(feature = "dpdk")]
         if start.ports.iter().any(|port| matches!(port.driver, Driver::Dpdk(_))) {
-            return Ok(Self::Dpdk(dpdk::Opened::new(start).await?));
+            return Ok(Self::Dpdk(dpdk::Opened::new(start).await?.into()));
         }
         super::can_run(start)?;
         Ok(Self::Kernel)

@@ -32,7 +32,20 @@ pub enum Error {
         /// What the kernel said.
         source: rtnetlink::Error,
     },
+    /// There is a default route.
+    #[error(
+        "the kernel refuses `{command}`: {source}; there is a default route already (`ip route show default`, `ip -6 route show default`): leave out the port's gateways or remove it"
+    )]
+    Routed {
+        /// The command that does the same.
+        command: String,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
 }
+
+/// What the kernel says of a route that is there.
+const EEXIST: i32 = 17;
 
 /// Sets an interface up and gives it addresses and default routes.
 ///
@@ -66,7 +79,12 @@ pub async fn interface(name: &str, addresses: &[Subnet], gateways: &[IpAddr]) ->
             }
         };
         let command = format!("ip route add default via {gateway} dev {name}");
-        handle.route().add(route).execute().await.map_err(refused(command, "gateways"))?;
+        handle.route().add(route).execute().await.map_err(|source| match &source {
+            rtnetlink::Error::NetlinkError(message) if message.raw_code() == -EEXIST => {
+                Error::Routed { command, source }
+            }
+            _ => Error::Refused { command, key: "gateways", source },
+        })?;
     }
     Ok(())
 }

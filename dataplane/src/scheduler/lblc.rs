@@ -20,6 +20,8 @@ pub(super) fn pick(
         part.touch();
         part.members().next()
     });
+    // The specification can be read to keep to a remembered server that is overloaded. We take the other reading: no
+    // scheduler chooses one that is marked so, and `is_eligible` is false of it.
     let usable = |found: &usize| list.get(*found).is_some_and(|c| c.is_eligible() && !is_crowded(c, list));
     let hit = remembered.and_then(|name| index.find(list, name)).filter(usable);
     if hit.is_some() {

@@ -64,8 +64,9 @@ impl Mbuf {
     #[inline(always)]
     fn data_ptr(&self) -> *mut u8 {
         let header = self.header();
-        // SAFETY: `data_off <= buf_len`, so this is inside the buffer or one behind it.
-        unsafe { header.buf_addr.cast::<u8>().add(usize::from(header.data_off)) }
+        // Its users rely on `data_off <= buf_len`: inside the buffer or one behind it. What a driver gives may break that
+        // until it is looked at, so that the address alone must claim nothing.
+        header.buf_addr.cast::<u8>().wrapping_add(usize::from(header.data_off))
     }
 }
 

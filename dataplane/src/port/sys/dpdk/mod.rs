@@ -149,7 +149,9 @@ struct Registered(Cell<bool>);
 impl Drop for Registered {
     fn drop(&mut self) {
         if self.0.get() && !ENDED.load(SeqCst) {
-            // SAFETY: registered by this thread.
+            // SAFETY: registered by this thread, and DPDK runs: what this thread used held an `Alive`, and who starts
+            // workers joins their threads before it lets the last one go, so that DPDK does not end between the look
+            // and the call. A thread that outlives DPDK sees `ENDED`.
             unsafe { raw::dpdk_thread_unregister() }
         }
     }
