@@ -46,8 +46,9 @@ pub const EXCEPTION_BUDGET: usize = 32;
 /// Commands that wait for a worker.
 pub const COMMAND_QUEUE: usize = 1_024;
 
-/// Connections that one poll visits at most to see whether they have expired.
-pub const EXPIRE_BUDGET: usize = 64;
+/// Connections that one poll visits at most to see whether they have expired: more than one poll can make, so that a flood
+/// ends as fast as it comes and others end beside it.
+pub const EXPIRE_BUDGET: usize = BATCH + 16;
 
 /// ICMP errors that one worker sends a second at most, and how many at once: what the kernel grants
 /// (`icmp_msgs_per_sec`, `icmp_msgs_burst`).

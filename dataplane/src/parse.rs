@@ -57,7 +57,7 @@ pub fn batch<F: Frame>(
         for (i, (frame, packet)) in frames.enumerate() {
             (packet.port, packet.destination) = (port, Packet::NOWHERE);
             bytes += frame.len() as u64;
-            if usual(frame.data(), (&looks.0, &looks.1), packet) {
+            if usual((frame.data(), frame.has_good_header()), (&looks.0, &looks.1), packet) {
                 packet.hash = tables.0.start(&packet.key4);
             } else {
                 // It holds a batch.
@@ -94,12 +94,12 @@ static HEAD: [u8; 32] = [
 ];
 
 /// Parses what nearly every frame is: no VLAN tag, IPv4 without options, whole, TCP or UDP, for the port's own address: its
-/// [`head`] is that of `tcp` or `udp`. False, and to be parsed by [`frame`], if it is anything else or wrong in any way.
+/// [`head`] is that of `tcp` or `udp`. `good`: its header's checksum is known to be right. False, and to be parsed by [`frame`], if it is anything else or wrong in any way.
 #[inline(always)]
-fn usual(frame: &[u8], (tcp, udp): (&[u8; 32], &[u8; 32]), packet: &mut Packet) -> bool {
+fn usual((bytes, good): (&[u8], bool), (tcp, udp): (&[u8; 32], &[u8; 32]), packet: &mut Packet) -> bool {
     const L3: u16 = 14;
     const L4: u16 = 34;
-    let Some(h) = frame.first_chunk::<54>() else { return false };
+    let Some(h) = bytes.first_chunk::<54>() else { return false };
     let Some(first) = h.first_chunk::<32>() else { return false };
     // Whole words at once: made of single bytes, the compiler takes them to pieces.
     let word = |at: usize| u32::from_le(bytemuck::pod_read_unaligned(&h[at..at + 4]));
@@ -116,14 +116,16 @@ fn usual(frame: &[u8], (tcp, udp): (&[u8; 32], &[u8; 32]), packet: &mut Packet) 
     };
     packet.key4 = Key4::from_words(double(26), word(34), number);
     let end = usize::from(L3) + usize::from(total);
-    if end > frame.len() {
+    if end > bytes.len() {
         return false;
     }
-    // The header's sum, with the carries brought in, is a multiple of 0xffff; it is not 0, as its first byte is not.
-    let (sum, carry) = double(14).overflowing_add(double(22));
-    let (sum, carry) = sum.overflowing_add(u64::from(word(30)) + u64::from(carry));
-    if !sum.wrapping_add(u64::from(carry)).is_multiple_of(0xffff) {
-        return false;
+    if !good {
+        // The header's sum, with the carries brought in, is a multiple of 0xffff; it is not 0, as its first byte is not.
+        let (sum, carry) = double(14).overflowing_add(double(22));
+        let (sum, carry) = sum.overflowing_add(u64::from(word(30)) + u64::from(carry));
+        if !sum.wrapping_add(u64::from(carry)).is_multiple_of(0xffff) {
+            return false;
+        }
     }
     (packet.layout.l3, packet.layout.l4, packet.layout.end) = (L3, L4, end as u16);
     (packet.layout.kind, packet.layout.v6, packet.layout.multicast) = (Kind::Flow, false, false);
@@ -394,7 +396,7 @@ mod tests {
     /// The batch's way, as one frame takes it.
     fn in_batch(bytes: &[u8]) -> (Packet, Key6) {
         let (mut packet, mut key6) = (Packet::NEW, Key6::default());
-        if !usual(bytes, (&head(MAC, 6), &head(MAC, 17)), &mut packet) {
+        if !usual((bytes, false), (&head(MAC, 6), &head(MAC, 17)), &mut packet) {
             unusual(bytes, MAC, &mut packet, &mut key6);
         }
         (packet, key6)
@@ -407,6 +409,19 @@ mod tests {
         assert_eq!((packet.layout.l3, packet.layout.l4, packet.layout.end), (14, 34, 54));
         assert_eq!((packet.layout.tcp_flags, packet.layout.kind), (2, Kind::Flow));
         assert_eq!(packet.key4, Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [4, 0, 0, 80], 6));
+    }
+
+    #[test]
+    fn what_a_device_found_right_is_not_added_up_again() {
+        let mut damaged = SYN;
+        damaged[24] ^= 1;
+        assert_eq!(in_batch(&damaged).0.verdict, Verdict::Drop(DropReason::Ipv4Checksum));
+        let (heads, mut packet) = ((head(MAC, 6), head(MAC, 17)), Packet::NEW);
+        assert!(!usual((&damaged, false), (&heads.0, &heads.1), &mut packet));
+        assert!(usual((&damaged, true), (&heads.0, &heads.1), &mut packet));
+        assert_eq!((packet.verdict, packet.layout.kind), (Verdict::Open, Kind::Flow));
+        // That says nothing of the lengths.
+        assert!(!usual((&damaged[..53], true), (&heads.0, &heads.1), &mut packet));
     }
 
     #[test]

@@ -53,6 +53,8 @@ _Static_assert(sizeof(((struct rte_mbuf *)0)->nb_segs) == 2, "mbuf layout");
 _Static_assert(RTE_PKTMBUF_HEADROOM == 128, "the headroom that lib.rs states");
 _Static_assert(RTE_MBUF_F_EXTERNAL == (1ULL << 61), "the flag that lib.rs states");
 _Static_assert(RTE_MBUF_F_INDIRECT == (1ULL << 62), "the flag that lib.rs states");
+_Static_assert(RTE_MBUF_F_RX_IP_CKSUM_GOOD == (1ULL << 7), "the flag that lib.rs states");
+_Static_assert(RTE_MBUF_F_RX_IP_CKSUM_MASK == ((1ULL << 7) | (1ULL << 4)), "the flags that lib.rs states");
 _Static_assert(RTE_ETH_RSS_NONFRAG_IPV4_TCP == (1ULL << 4), "the flag that lib.rs states");
 
 /* What DPDK logs is kept, not printed: its last lines explain an error. */
@@ -218,10 +220,15 @@ int dpdk_dev_info(uint16_t port, struct dpdk_dev_info *out)
 int dpdk_dev_configure(uint16_t port, uint16_t queues, uint16_t mtu, uint64_t rss, const uint8_t *key,
 		       uint8_t key_len)
 {
+	struct rte_eth_dev_info info;
 	struct rte_eth_conf conf;
 
 	memset(&conf, 0, sizeof(conf));
 	conf.rxmode.mtu = mtu;
+	if (rte_eth_dev_info_get(port, &info) != 0)
+		memset(&info, 0, sizeof(info));
+	/* A device that can tells of each IPv4 header whether its checksum is right. */
+	conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
 	if (rss != 0) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf = rss;
@@ -229,13 +236,8 @@ int dpdk_dev_configure(uint16_t port, uint16_t queues, uint16_t mtu, uint64_t rs
 		conf.rx_adv_conf.rss_conf.rss_key_len = key == NULL ? 0 : key_len;
 	}
 #if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
-	if (key != NULL) {
-		struct rte_eth_dev_info info;
-
-		if (rte_eth_dev_info_get(port, &info) == 0 &&
-		    (info.rss_algo_capa & RTE_ETH_HASH_ALGO_CAPA_MASK(TOEPLITZ)) != 0)
-			conf.rx_adv_conf.rss_conf.algorithm = RTE_ETH_HASH_FUNCTION_TOEPLITZ;
-	}
+	if (key != NULL && (info.rss_algo_capa & RTE_ETH_HASH_ALGO_CAPA_MASK(TOEPLITZ)) != 0)
+		conf.rx_adv_conf.rss_conf.algorithm = RTE_ETH_HASH_FUNCTION_TOEPLITZ;
 #endif
 	return rte_eth_dev_configure(port, queues, queues, &conf);
 }

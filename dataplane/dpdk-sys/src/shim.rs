@@ -11,6 +11,10 @@ pub const HEADROOM: usize = 128;
 pub const MBUF_EXTERNAL: u64 = 1 << 61;
 /// The data is in another mbuf's buffer.
 pub const MBUF_INDIRECT: u64 = 1 << 62;
+/// The bits that say what the device found of the checksum of an IPv4 header.
+pub const MBUF_IP_CHECKSUM: u64 = 1 << 7 | 1 << 4;
+/// Of [`MBUF_IP_CHECKSUM`]: it is right.
+pub const MBUF_IP_CHECKSUM_GOOD: u64 = 1 << 7;
 /// TCP over IPv4 is hashed with its ports.
 pub const RSS_TCP4: u64 = 1 << 4;
 /// Entries of the largest table from hash to queue that is written.

@@ -25,6 +25,12 @@ pub trait Frame: Send + Sized + 'static {
         self.len() == 0
     }
 
+    /// Whether the device that received the frame found the checksum of its IPv4 header right. False says nothing.
+    #[inline(always)]
+    fn has_good_header(&self) -> bool {
+        false
+    }
+
     /// Free bytes in front of the frame.
     fn headroom(&self) -> usize;
 

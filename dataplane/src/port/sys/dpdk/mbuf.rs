@@ -90,6 +90,11 @@ impl Frame for Mbuf {
         usize::from(self.header().data_len)
     }
 
+    #[inline(always)]
+    fn has_good_header(&self) -> bool {
+        self.header().ol_flags & raw::MBUF_IP_CHECKSUM == raw::MBUF_IP_CHECKSUM_GOOD
+    }
+
     #[inline]
     fn headroom(&self) -> usize {
         usize::from(self.header().data_off)
