@@ -230,7 +230,7 @@ impl<P: Port> Worker<P> {
     fn rewrite(&mut self, now: Nanos) {
         let snapshot = self.config.get();
         let mut context = Context { now, snapshot, shared: &self.shared, errors: &mut self.errors };
-        forward::direct::batch(&mut self.batch, &mut context);
+        forward::batch(&mut self.batch, &mut context);
     }
 
     /// Stage 5.
