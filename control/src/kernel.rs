@@ -167,15 +167,15 @@ impl Network {
     /// subnet, else the port's first that is not link-local.
     pub fn source(&self, port: u16, next: IpAddr) -> Option<IpAddr> {
         let own = &self.ports.get(usize::from(port))?.addresses;
-        let near = own.iter().find(|(address, len)| contains(*address, *len, next));
         let local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let usable = |(address, _): &&(IpAddr, u8)| address.is_ipv6() == next.is_ipv6() && !local(address);
-        near.filter(usable).or_else(|| own.iter().find(usable)).map(|(address, _)| *address)
+        let usable = |address: &IpAddr| address.is_ipv6() == next.is_ipv6() && !local(address);
+        let first = || own.iter().map(|(address, _)| *address).find(usable);
+        near(own, next).filter(usable).or_else(first)
     }
 
     /// The ports whose subnets contain an address; all ports if none does.
     pub fn ports_towards(&self, address: IpAddr) -> Vec<u16> {
-        let on = |port: &PortNetwork| port.addresses.iter().any(|(own, len)| contains(*own, *len, address));
+        let on = |port: &PortNetwork| near(&port.addresses, address).is_some();
         let numbered = || (0u16..).zip(&self.ports);
         let some: Vec<u16> = numbered().filter(|(_, port)| on(port)).map(|(number, _)| number).collect();
         if some.is_empty() { numbered().map(|(number, _)| number).collect() } else { some }
@@ -188,6 +188,11 @@ pub async fn interfaces() -> Result<Vec<String>, Error> {
     let _task = Abort(tokio::spawn(connection));
     let links = collect(handle.link().get().execute()).await?;
     Ok(links.iter().filter_map(link_name).map(str::to_owned).collect())
+}
+
+/// The first of our addresses, given with the lengths of their prefixes, in whose subnet `address` is.
+pub fn near(own: &[(IpAddr, u8)], address: IpAddr) -> Option<IpAddr> {
+    own.iter().find(|(own, len)| contains(*own, *len, address)).map(|(own, _)| *own)
 }
 
 /// Whether the first `len` bits of two addresses are the same.

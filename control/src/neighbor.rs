@@ -16,6 +16,7 @@
 //! | incomplete, failed | it asks us, or announces itself | stale |
 //! | any | it answers us | reachable |
 
+use crate::kernel::near;
 use pointsman_dataplane::{
     reply,
     snapshot::{NeighborCell, NeighborState, NextHop},
@@ -324,32 +325,25 @@ fn probe(ports: &[PortAddresses], (address, number): Key, unicast: Option<[u8; 6
 /// The port's address in the subnet of the target, else its first one, else 0.0.0.0: a probe of RFC 5227, which is
 /// answered like any request.
 fn sender_v4(port: &PortAddresses, target: Ipv4Addr) -> Ipv4Addr {
-    let own = port.addresses.iter().filter_map(|(address, prefix)| match address {
-        IpAddr::V4(own) => Some((*own, *prefix)),
+    let v4 = |address| match address {
+        IpAddr::V4(own) => Some(own),
         IpAddr::V6(_) => None,
-    });
-    let near = |(own, prefix): &(Ipv4Addr, u8)| {
-        let differing = (own.to_bits() ^ target.to_bits()).leading_zeros();
-        differing >= u32::from(*prefix)
     };
-    let mut first_to_last = own.clone();
-    first_to_last.find(near).or_else(|| own.clone().next()).map_or(Ipv4Addr::UNSPECIFIED, |(own, _)| own)
+    let near = near(&port.addresses, target.into()).and_then(v4);
+    let first = || port.addresses.iter().find_map(|(address, _)| v4(*address));
+    near.or_else(first).unwrap_or(Ipv4Addr::UNSPECIFIED)
 }
 
 /// The port's address in the subnet of the target, else a link-local one, else the link-local one that its MAC address
 /// makes (RFC 4291 appendix A): a solicitation must have a source to be answered to.
 fn sender_v6(port: &PortAddresses, target: Ipv6Addr) -> Ipv6Addr {
-    let own = port.addresses.iter().filter_map(|(address, prefix)| match address {
-        IpAddr::V6(own) => Some((*own, *prefix)),
+    let v6 = |address| match address {
+        IpAddr::V6(own) => Some(own),
         IpAddr::V4(_) => None,
-    });
-    let near = |(own, prefix): &(Ipv6Addr, u8)| {
-        let differing = (own.to_bits() ^ target.to_bits()).leading_zeros();
-        differing >= u32::from(*prefix)
     };
-    let mut near_ones = own.clone().filter(near);
-    let mut local_ones = own.filter(|(own, _)| own.is_unicast_link_local());
-    near_ones.next().or_else(|| local_ones.next()).map_or_else(|| link_local(port.mac), |(own, _)| own)
+    let near = near(&port.addresses, target.into()).and_then(v6);
+    let own = || port.addresses.iter().filter_map(|(address, _)| v6(*address));
+    near.or_else(|| own().find(Ipv6Addr::is_unicast_link_local)).unwrap_or_else(|| link_local(port.mac))
 }
 
 fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
