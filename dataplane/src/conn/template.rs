@@ -110,10 +110,9 @@ impl Held {
         self.0 != 0
     }
 
-    /// The number of the template, and its tag.
-    fn parts(self) -> Option<(usize, u32)> {
-        let number = (self.0 >> Self::TAG_BITS).checked_sub(1)?;
-        Some((number as usize, self.0 & ((1 << Self::TAG_BITS) - 1)))
+    /// The number of the template.
+    fn number(self) -> Option<usize> {
+        (self.0 >> Self::TAG_BITS).checked_sub(1).map(|number| number as usize)
     }
 }
 
@@ -186,13 +185,13 @@ impl Templates {
 
     /// A connection of a template has ended, which went to the destination in `slot` of that generation.
     pub fn release(&self, held: Held, (slot, generation): (u32, u32), now: Ticks) {
-        let Some((number, tag)) = held.parts() else { return };
+        let Some(number) = held.number() else { return };
         if self.in_shard == 0 || number / self.in_shard >= Self::SHARDS {
             return;
         }
         let mut shard = self.lock(number / self.in_shard);
         let Some(template) = shard.templates.get_mut(number % self.in_shard) else { return };
-        let is_its = Held::new(number, template.tag) == Held::new(number, tag)
+        let is_its = Held::new(number, template.tag) == held
             && (template.slot, template.generation) == (slot, generation);
         if template.shared.is_none() || !is_its {
             // It gave way before its connections did.
