@@ -71,9 +71,11 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
             presence: Presence::Present,
             address,
             port: VPORT,
+            virtual_service: Some((IpAddr::V4(VIP), VPORT)),
             method,
             next_hop: u32::from(n),
             tunnel: (method == Method::Tunnel).then(tunnel),
+            timeouts: None,
             shared,
         });
     }

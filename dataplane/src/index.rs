@@ -52,11 +52,13 @@ impl FromIterator<IpAddr> for Addresses {
     }
 }
 
-/// From protocol, address and port to the number of a service.
+/// From protocol, address and port, or from a mark, to the number of a service.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     v4: Words,
     v6: HashMap<ServiceKey, u32>,
+    /// By mark, and whether its packets are IPv6 ones.
+    marks: HashMap<(u32, bool), u32>,
 }
 
 impl Services {
@@ -81,9 +83,19 @@ impl Services {
         }
     }
 
+    /// The number of the service of packets with that mark; `v6`: of IPv6 ones.
+    pub fn of_mark(&self, mark: u32, v6: bool) -> Option<u32> {
+        self.marks.get(&(mark, v6)).copied()
+    }
+
+    /// Gives the service of a mark its number.
+    pub fn insert_mark(&mut self, (mark, v6): (u32, bool), number: u32) {
+        self.marks.insert((mark, v6), number);
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.v4.taken == 0 && self.v6.is_empty()
+        self.v4.taken == 0 && self.v6.is_empty() && self.marks.is_empty()
     }
 }
 

@@ -7,6 +7,9 @@
 use crate::{
     conn::template::Templates,
     index,
+    mark::Marks,
+    policy::Policies,
+    routing::Routing,
     scheduler::Scheduler,
     stats::DestinationShared,
     time::{Nanos, Ticks},
@@ -29,9 +32,17 @@ pub struct Snapshot {
     pub ports: Box<[PortFacts]>,
     /// Addresses that the director answers for: those of services and those brought up alone.
     pub virtual_addresses: index::Addresses,
+    /// The host's own addresses: packets to them are left to it.
+    pub host_addresses: index::Addresses,
+    /// Where what is not load-balanced goes.
+    pub routing: Arc<Routing>,
+    /// Which packets get which mark.
+    pub marks: Marks,
+    /// The switches of the original.
+    pub policies: Policies,
     /// In no order that matters.
     pub services: Box<[Service]>,
-    /// From protocol, address and port to an index into `services`.
+    /// From protocol, address and port, or from a mark, to an index into `services`.
     pub service_index: index::Services,
     /// By slot. Slots are kept across generations for as long as a connection may name them.
     pub destinations: Arc<[Destination]>,
@@ -128,12 +139,16 @@ pub struct Destination {
     pub address: IpAddr,
     /// Its transport port, 0 in a service of every port.
     pub port: u16,
+    /// The virtual address and port of its service, the port 0 if that is of every port; `None` for a service of a mark.
+    pub virtual_service: Option<(IpAddr, u16)>,
     /// How packets reach it.
     pub method: Method,
     /// Index into [`Snapshot::next_hops`]; [`Destination::NO_ROUTE`] if no route leads there.
     pub next_hop: u32,
     /// Of a destination behind a tunnel.
     pub tunnel: Option<Arc<Tunnel>>,
+    /// How long its connections live, where its service has times of its own.
+    pub timeouts: Option<Arc<Timeouts>>,
     /// Connection counts and overload, carried across generations.
     pub shared: Arc<DestinationShared>,
 }
@@ -292,15 +307,20 @@ pub struct Timeouts {
     pub tcp: [Ticks; 11],
     /// Of a UDP flow.
     pub udp: Ticks,
+    /// By the number of the original's SCTP states: NONE, INIT1, INIT, COOKIE_SENT, COOKIE_REPLIED, COOKIE_WAIT, COOKIE,
+    /// COOKIE_ECHOED, ESTABLISHED, SHUTDOWN_SENT, SHUTDOWN_RECEIVED, SHUTDOWN_ACK_SENT, REJECTED, CLOSED.
+    pub sctp: [Ticks; 14],
 }
 
 impl Default for Timeouts {
     /// Those of the original: seconds 2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120 in the order NONE, ESTABLISHED,
-    /// SYN_SENT, SYN_RECV, FIN_WAIT, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, SYNACK; UDP 300.
+    /// SYN_SENT, SYN_RECV, FIN_WAIT, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, SYNACK; UDP 300; SCTP 2 in NONE, 4 in
+    /// INIT1 and REJECTED, 900 in ESTABLISHED and 61 in all others.
     fn default() -> Self {
         Self {
             tcp: [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120].map(Ticks::from_secs),
             udp: Ticks::from_secs(300),
+            sctp: [2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61].map(Ticks::from_secs),
         }
     }
 }

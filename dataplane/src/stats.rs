@@ -46,6 +46,10 @@ pub struct DestinationCounters {
     pub packets_in: Counter,
     /// Bytes of them, from the IP header on.
     pub bytes_in: Counter,
+    /// Packets of the server to clients, where they pass the director.
+    pub packets_out: Counter,
+    /// Bytes of them, from the IP header on.
+    pub bytes_out: Counter,
 }
 
 /// What a port of one worker has moved.

@@ -181,6 +181,10 @@ impl Compiler {
             generation: at.generation,
             ports: network.ports.iter().map(|port| port.facts()).collect(),
             virtual_addresses: configuration.addresses_up().into_iter().collect(),
+            host_addresses: network.host_addresses.iter().copied().collect(),
+            routing: Arc::default(),
+            marks: Default::default(),
+            policies: Default::default(),
             services: services.into(),
             service_index,
             destinations: self.published.clone(),
@@ -312,9 +316,11 @@ fn empty(slot: &Slot) -> Destination {
         presence: slot.presence,
         address: slot.key.address,
         port: slot.key.port,
+        virtual_service: slot.key.service.address().map(|address| (address, slot.key.service.port())),
         method: snapshot::Method::Direct,
         next_hop: Destination::NO_ROUTE,
         tunnel: None,
+        timeouts: None,
         shared: slot.shared.clone(),
     }
 }
@@ -368,6 +374,7 @@ fn timeouts(from: &Timeouts) -> snapshot::Timeouts {
             seconds(from.tcp_syn_ack),
         ],
         udp: seconds(from.udp),
+        ..snapshot::Timeouts::default()
     }
 }
 

@@ -80,9 +80,11 @@ mod tests {
             presence: Presence::Present,
             address: [192, 168, 50, 11].into(),
             port: 80,
+            virtual_service: Some(([10, 0, 0, 100].into(), 80)),
             method: Method::Direct,
             next_hop: 0,
             tunnel: None,
+            timeouts: None,
             shared: Arc::new(DestinationShared::default()),
         };
         let snapshot = Snapshot { destinations: [destination].into(), ..Snapshot::default() };

@@ -97,9 +97,11 @@ impl Plan {
             presence: Presence::Present,
             address,
             port: at.port(),
+            virtual_service: Some((at.ip(), at.port())),
             method: Method::Direct,
             next_hop,
             tunnel: None,
+            timeouts: None,
             shared: Arc::new(DestinationShared::default()),
         });
         self.slots.len() as u32 - 1
