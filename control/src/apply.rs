@@ -6,7 +6,7 @@ use crate::{
     config::{
         compile::{Compiler, Steps, pending},
         diff::diff,
-        model::{Configuration, Service, ServiceKey, Start},
+        model::{Configuration, Method, Service, ServiceKey, Start},
         slots::{DestinationKey, Moment},
     },
     counters::{Accounts, Shown, counted},
@@ -16,6 +16,7 @@ use crate::{
 };
 use pointsman_dataplane::{
     command::{Command, WorkerShared},
+    index::Addresses,
     publish::Publisher,
     snapshot::{NextHop, Snapshot},
     time::Nanos,
@@ -137,6 +138,8 @@ pub struct View {
     pub generation: u64,
     /// The configuration in force.
     pub configuration: Arc<Configuration>,
+    /// The addresses of this machine.
+    pub host_addresses: Addresses,
     /// Counts and rates, by service.
     pub services: HashMap<ServiceKey, Shown>,
     /// Connection counts, counts and rates, by destination.
@@ -395,6 +398,7 @@ impl Control {
         View {
             generation: state.generation,
             configuration: state.configuration.clone(),
+            host_addresses: state.compiler.host_addresses().clone(),
             services: state.accounts.services(counted),
             destinations,
         }
@@ -492,7 +496,8 @@ fn warnings_of(
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     let up = configuration.addresses_up();
-    for address in up.iter().filter(|address| network.host_addresses.contains(address)) {
+    let host: Addresses = network.host_addresses.iter().copied().collect();
+    for address in up.iter().filter(|address| host.contains(address)) {
         warnings.push(format!(
             "{address} is also an address of this machine: the kernel answers for it too and resets connections; \
              remove it with `ip addr del {address}/PREFIX dev DEVICE`."
@@ -509,9 +514,10 @@ fn warnings_of(
         ));
     }
     for service in configuration.services.iter().filter(|service| wanted(service)) {
-        warnings.extend(pending(service));
+        warnings.extend(pending(service, &host));
         for server in &service.servers {
-            if network.route(server.address).is_none() {
+            let local = server.method == Method::Local || host.contains(&server.address);
+            if !local && network.route(server.address).is_none() {
                 warnings.push(format!(
                     "No route leads to the server {} of {}: its packets are dropped until there is one out of a port.",
                     server.socket(),

@@ -68,6 +68,16 @@ impl Director {
         }
         panic!("no frame was sent within 5 seconds");
     }
+
+    /// The next frame with an IPv4 packet that worker 0 sends: the routers of the network are asked for, too.
+    pub(crate) async fn forwarded(&mut self) -> Vec<u8> {
+        loop {
+            let frame = self.sent().await;
+            if frame[12..14] == [8, 0] {
+                return frame;
+            }
+        }
+    }
 }
 
 /// A small worker with one port. Memory ports have nothing to wait on: a frame is seen after 10 ms at the latest.

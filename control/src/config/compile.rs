@@ -3,8 +3,11 @@
 //! The compiler keeps what outlives a change: the slots of destinations with their connection counts, the places of
 //! schedulers, and the next hops with what is known of their neighbours.
 
+mod pending;
+mod ways;
+
 use super::{
-    model::{Configuration, Method, Protocol, Server, Service, ServiceKey, Timeouts},
+    model::{Configuration, Method, Server, Service, ServiceKey, Timeouts},
     next_hops::NextHops,
     slots::{DestinationKey, Moment, Slot, Slots},
     tunnels::Tunnels,
@@ -13,10 +16,12 @@ use crate::{
     kernel::Network,
     refusal::{Code, Refusal},
 };
+pub use pending::pending;
 use pointsman_dataplane::{
     conn::template::Templates,
     index,
     limits::{MAX_DESTINATIONS, MAX_TEMPLATES},
+    routing::Forwarding,
     scheduler::{Candidate, Flags, Rule, Scheduler},
     snapshot::{self, Destination, NextHop, Snapshot},
     stats::DestinationShared,
@@ -24,8 +29,10 @@ use pointsman_dataplane::{
 };
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::Arc,
 };
+use ways::Ways;
 
 /// Compiles one generation after the other. What a change leaves alone is taken over from the generation before.
 #[derive(Debug)]
@@ -39,9 +46,12 @@ pub struct Compiler {
     /// As they were published last.
     published: Arc<[Destination]>,
     tunnels: Tunnels,
+    ways: Ways,
     templates: Arc<Templates>,
     /// The network of the last generation.
     network: Network,
+    /// The addresses of this machine in it.
+    host_addresses: index::Addresses,
     /// The slots that the last generation changed.
     touched: Vec<u32>,
 }
@@ -50,7 +60,8 @@ pub struct Compiler {
 struct Compiled {
     source: Arc<Service>,
     scheduler: Scheduler,
-    pending: bool,
+    /// The addresses of its NATed servers.
+    nat: Vec<IpAddr>,
 }
 
 /// What a change that is made of several did on the way, as far as the result does not show it.
@@ -91,8 +102,10 @@ impl Compiler {
             destinations: Vec::new(),
             published: Arc::default(),
             tunnels: Tunnels::default(),
+            ways: Ways::default(),
             templates: Arc::new(Templates::new(MAX_TEMPLATES)),
             network: Network::default(),
+            host_addresses: index::Addresses::default(),
             touched: Vec::new(),
         }
     }
@@ -144,48 +157,40 @@ impl Compiler {
         let rerouted = self.network != *network;
         if rerouted {
             self.network = network.clone();
+            self.host_addresses = network.host_addresses.iter().copied().collect();
         }
         let difference = self.difference(configuration, steps, rerouted);
         self.next_hops.begin(rerouted);
-        let hops = self.hops_of(&difference);
+        let mut hops = self.hops_of(&difference);
         self.slots.assign(&difference.leaving, &difference.ended, &difference.wanted, at);
-        difference.ended.iter().for_each(|key| drop(self.services.remove(key)));
+        let mut old: Vec<Compiled> =
+            difference.ended.iter().filter_map(|key| self.services.remove(key)).collect();
         self.touched = self.slots.take_touched();
         let mut moved = self.empty_touched();
         for service in &difference.changed {
-            moved |= self.compile_service(service, steps, at.now);
+            let (replaced, other) = self.compile_service(service, steps, at.now);
+            old.extend(replaced);
+            moved |= other;
         }
+        if rerouted {
+            hops.extend(self.ways.reroute(&self.network, &mut self.next_hops, at.now));
+        }
+        old.iter().for_each(|old| self.ways.release(&old.nat));
         hops.into_iter().for_each(|hop| self.next_hops.release(hop, at.now));
         if moved {
             self.published = self.destinations.iter().cloned().collect();
             self.tunnels.keep(&self.destinations);
         }
-        let mut services = Vec::with_capacity(configuration.services.len());
-        let mut service_index = index::Services::default();
-        for service in &configuration.services {
-            let Some(compiled) = self.services.get(&service.key) else { continue };
-            let key = packets(&service.key);
-            if let Some(key) = key {
-                // At most MAX_SERVICES: the index fits.
-                service_index.insert(key, services.len() as u32);
-            }
-            let (scheduler, pending) = (compiled.scheduler.clone(), compiled.pending);
-            let persistence = service.persistence.map(|persistence| snapshot::Persistence {
-                timeout: Ticks::from_secs(persistence.seconds.get()),
-                prefix: persistence.prefix,
-            });
-            let one_packet = service.one_packet;
-            services.push(snapshot::Service { key, persistence, one_packet, scheduler, pending });
-        }
+        let (services, service_index) = self.services_of(configuration);
         Snapshot {
             generation: at.generation,
             ports: network.ports.iter().map(|port| port.facts()).collect(),
             virtual_addresses: configuration.addresses_up().into_iter().collect(),
-            host_addresses: network.host_addresses.iter().copied().collect(),
-            routing: Arc::default(),
+            host_addresses: self.host_addresses.clone(),
+            routing: self.ways.end(Forwarding::default(), Vec::new()),
             marks: Default::default(),
             policies: Default::default(),
-            services: services.into(),
+            services,
             service_index,
             destinations: self.published.clone(),
             next_hops: self.next_hops.end(),
@@ -193,6 +198,35 @@ impl Compiler {
             paths: self.tunnels.paths(),
             timeouts: timeouts(&configuration.timeouts),
         }
+    }
+
+    /// The services of a configuration, by number.
+    fn services_of(&self, configuration: &Configuration) -> (Box<[snapshot::Service]>, index::Services) {
+        let mut services = Vec::with_capacity(configuration.services.len());
+        let mut service_index = index::Services::default();
+        for service in &configuration.services {
+            let Some(compiled) = self.services.get(&service.key) else { continue };
+            // At most MAX_SERVICES: the index fits.
+            let number = services.len() as u32;
+            let key = match service.key {
+                ServiceKey::Address { protocol, address, port } => {
+                    let key = snapshot::ServiceKey { protocol: protocol as u8, address, port };
+                    service_index.insert(key, number);
+                    Some(key)
+                }
+                ServiceKey::Mark { mark, ipv6 } => {
+                    service_index.insert_mark((mark.get(), ipv6), number);
+                    None
+                }
+            };
+            let persistence = service.persistence.map(|persistence| snapshot::Persistence {
+                timeout: Ticks::from_secs(persistence.seconds.get()),
+                prefix: persistence.prefix,
+            });
+            let (scheduler, one_packet) = (compiled.scheduler.clone(), service.one_packet);
+            services.push(snapshot::Service { key, persistence, one_packet, scheduler, pending: false });
+        }
+        (services.into(), service_index)
     }
 
     /// What is to be compiled anew; `all`: every service.
@@ -245,9 +279,15 @@ impl Compiler {
         !self.touched.is_empty()
     }
 
-    /// Says whether a destination has changed besides its slot.
-    fn compile_service(&mut self, service: &Arc<Service>, steps: &Steps, now: Nanos) -> bool {
+    /// Returns what the service was before, and whether a destination has changed besides its slot.
+    fn compile_service(
+        &mut self,
+        service: &Arc<Service>,
+        steps: &Steps,
+        now: Nanos,
+    ) -> (Option<Compiled>, bool) {
         let mut moved = false;
+        let mut nat = Vec::new();
         let mut candidates = Vec::with_capacity(service.servers.len());
         for (server, key) in service.servers.iter().zip(destinations(service)) {
             let Some(number) = self.slots.find(&key) else { continue };
@@ -255,14 +295,23 @@ impl Compiler {
             let shared = destination.shared.clone();
             shared.set_thresholds(server.upper_threshold, server.lower_threshold);
             let known = destination.tunnel.take();
-            let tunnel = self.tunnels.to(server, &self.network, known.as_ref());
+            let local = self.host_addresses.contains(&server.address);
+            let tunnel = match local {
+                true => None,
+                false => self.tunnels.to(server, &self.network, known.as_ref()),
+            };
             let rewrapped = known.as_ref().map(Arc::as_ptr) != tunnel.as_ref().map(Arc::as_ptr);
-            let next_hop = match (server.method, &tunnel) {
+            let method = if local { snapshot::Method::Local } else { method(server.method) };
+            let next_hop = match (method, &tunnel) {
+                (snapshot::Method::Local, _) => Destination::NO_ROUTE,
                 // Without an address of ours on the way there is none.
-                (Method::Tunnel(_), None) => Destination::NO_ROUTE,
+                (snapshot::Method::Tunnel, None) => Destination::NO_ROUTE,
                 _ => self.next_hops.towards(server.address, &self.network, now),
             };
-            let found = (method(server.method), next_hop, tunnel);
+            if method == snapshot::Method::Nat {
+                nat.push(server.address);
+            }
+            let found = (method, next_hop, tunnel);
             moved |= rewrapped || (destination.method, destination.next_hop) != (found.0, found.1);
             (destination.method, destination.next_hop, destination.tunnel) = found;
             candidates.push(Candidate {
@@ -275,9 +324,9 @@ impl Compiler {
         }
         let previous = self.after_steps(&service.key, steps.between.get(&service.key));
         let scheduler = Scheduler::compile(rule(service), candidates, previous.as_ref());
-        let compiled = Compiled { source: service.clone(), scheduler, pending: is_pending(service) };
-        self.services.insert(service.key, compiled);
-        moved
+        self.ways.add(&nat);
+        let compiled = Compiled { source: service.clone(), scheduler, nat };
+        (self.services.insert(service.key, compiled), moved)
     }
 
     /// A service's scheduler after the steps before the last one.
@@ -331,15 +380,6 @@ fn destinations(service: &Service) -> impl Iterator<Item = DestinationKey> {
     service.servers.iter().map(of)
 }
 
-fn packets(key: &ServiceKey) -> Option<snapshot::ServiceKey> {
-    match *key {
-        ServiceKey::Address { protocol, address, port } => {
-            Some(snapshot::ServiceKey { protocol: protocol as u8, address, port })
-        }
-        ServiceKey::Mark { .. } => None,
-    }
-}
-
 fn method(method: Method) -> snapshot::Method {
     match method {
         Method::Direct => snapshot::Method::Direct,
@@ -378,46 +418,13 @@ fn timeouts(from: &Timeouts) -> snapshot::Timeouts {
     }
 }
 
-/// Whether the packet path does not run a service at all yet.
-fn is_pending(service: &Service) -> bool {
-    !pending_of_service(service).is_empty()
-}
-
-/// What of a service is accepted but not in force yet, one sentence each.
-pub fn pending(service: &Service) -> Vec<String> {
-    let mut pending = pending_of_service(service);
-    for server in &service.servers {
-        if matches!(server.method, Method::Nat | Method::Local) {
-            pending.push(format!(
-                "The server {} of {} gets no packets: the method {} is accepted but not run yet; use direct routing or a tunnel.",
-                server.socket(),
-                service.key,
-                server.method.name()
-            ));
-        }
-    }
-    pending
-}
-
-fn pending_of_service(service: &Service) -> Vec<String> {
-    let mut pending = Vec::new();
-    let mut say = |what: &str| {
-        let text = format!("{what} accepted but not run yet: {} gets no connections.", service.key);
-        pending.push(text);
-    };
-    if service.engine.is_some() {
-        say("Persistence engines are");
-    }
-    match service.key {
-        ServiceKey::Mark { .. } => say("Firewall marks are"),
-        ServiceKey::Address { protocol: Protocol::Sctp, .. } => say("SCTP is"),
-        ServiceKey::Address { .. } => {}
-    }
-    pending
-}
-
 impl Compiler {
-    /// The next hops that destinations use, for whoever resolves them.
+    /// The addresses of this machine: servers at them are local ones, whatever was asked for.
+    pub fn host_addresses(&self) -> &index::Addresses {
+        &self.host_addresses
+    }
+
+    /// The next hops that destinations and routes use, for whoever resolves them.
     pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
         self.next_hops.used()
     }
@@ -429,98 +436,4 @@ impl Compiler {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{config::read, kernel::testing};
-    use pointsman_dataplane::{
-        conn::key::Key4,
-        scheduler::Opening,
-        snapshot::{NeighborState, Presence},
-    };
-    use std::path::Path;
-
-    fn parsed(text: &str) -> Configuration {
-        read(Path::new("test.toml"), text).unwrap()
-    }
-
-    fn service(servers: &[&str]) -> String {
-        let mut text = "[[service]]\naddress = \"10.0.0.100\"\nport = 80\nscheduler = \"rr\"\n".to_owned();
-        for server in servers {
-            text += &format!("[[service.server]]\naddress = \"{server}\"\n");
-        }
-        text
-    }
-
-    fn at(generation: u64) -> Moment {
-        Moment { now: Nanos::from_secs(generation), generation, seen: generation - 1 }
-    }
-
-    #[test]
-    fn a_service_becomes_an_index_a_scheduler_and_destinations_with_next_hops() {
-        let mut compiler = Compiler::default();
-        // The port is 10.0.0.1/24 with a default route by 10.0.0.254.
-        let network = testing::network();
-        let configuration = parsed(&service(&["10.0.0.12", "192.168.9.9", "fd00::9"][..2]));
-        let snapshot = compiler.compile(&configuration, &network, at(1));
-        assert_eq!(snapshot.generation, 1);
-        let key = snapshot::ServiceKey { protocol: 6, address: [10, 0, 0, 100].into(), port: 80 };
-        assert_eq!(snapshot.service_index.get(&key), Some(0));
-        assert!(snapshot.virtual_addresses.contains(&key.address));
-        let hops: Vec<String> = snapshot.next_hops.iter().map(|hop| hop.address.to_string()).collect();
-        assert_eq!(hops, ["10.0.0.12", "10.0.0.254"]);
-        let next: Vec<u32> = snapshot.destinations.iter().map(|d| d.next_hop).collect();
-        assert_eq!(next, [0, 1]);
-        // Added first, chosen last.
-        let client = Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [0x1f, 0x90, 0, 80], 6);
-        let opening = Opening { key: &client, hash: 0, now: Ticks(0) };
-        let picked: Vec<u32> = (0..4).filter_map(|_| snapshot.services[0].scheduler.pick(&opening)).collect();
-        assert_eq!(picked, [1, 0, 1, 0]);
-    }
-
-    #[test]
-    fn a_removed_server_keeps_its_connections_and_gets_them_back() {
-        let mut compiler = Compiler::default();
-        let network = testing::network();
-        let both = parsed(&service(&["10.0.0.12", "10.0.0.13"]));
-        let first = compiler.compile(&both, &network, at(1));
-        first.destinations[0].shared.connected(true);
-        let second = compiler.compile(&parsed(&service(&["10.0.0.13"])), &network, at(2));
-        assert_eq!(second.destinations[0].presence, Presence::Removed);
-        let third = compiler.compile(&both, &network, at(3));
-        assert_eq!(
-            (third.destinations[0].presence, third.destinations[0].generation),
-            (Presence::Present, 1)
-        );
-        assert_eq!(third.destinations[0].shared.active(), 1);
-        let gone = compiler.compile(&Configuration::default(), &network, at(4));
-        assert_eq!(gone.destinations[0].presence, Presence::ServiceGone);
-        assert!(gone.service_index.is_empty() && gone.virtual_addresses.is_empty());
-    }
-
-    #[test]
-    fn what_is_known_of_a_neighbour_outlives_a_change() {
-        let mut compiler = Compiler::default();
-        let network = testing::network();
-        let configuration = parsed(&service(&["10.0.0.12"]));
-        let first = compiler.compile(&configuration, &network, at(1));
-        first.next_hops[0].cell.set(NeighborState::Reachable([2; 6]));
-        let second = compiler.compile(&configuration, &network, at(2));
-        assert_eq!(second.next_hops[0].cell.get(), NeighborState::Reachable([2; 6]));
-        assert_eq!(compiler.next_hops().count(), 1);
-        compiler.compile(&Configuration::default(), &network, at(3));
-        assert_eq!(compiler.next_hops().count(), 0);
-    }
-
-    #[test]
-    fn what_is_not_run_yet_is_said_in_a_sentence() {
-        let text = "[[service]]\nmark = 7\nscheduler = \"sh\"\n[[service.server]]\naddress = \"10.0.0.12\"\nmethod = \"nat\"\n";
-        let service = &parsed(text).services[0];
-        assert_eq!(
-            pending(service),
-            [
-                "Firewall marks are accepted but not run yet: mark 7 gets no connections.",
-                "The server 10.0.0.12:0 of mark 7 gets no packets: the method nat is accepted but not run yet; use direct routing or a tunnel.",
-            ]
-        );
-    }
-}
+mod tests;

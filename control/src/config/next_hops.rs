@@ -15,12 +15,12 @@ use std::{
 /// How long the number of a next hop rests before another one gets it: longer than a frame waits for its neighbour.
 const REST: Nanos = Nanos::from_secs(10);
 
-/// Next hops by number. A number stays the same for as long as a destination uses it.
+/// Next hops by number. A number stays the same for as long as a destination or a route uses it.
 #[derive(Debug, Default)]
 pub(super) struct NextHops {
     entries: Vec<Entry>,
     by_address: HashMap<(u16, IpAddr), u32>,
-    /// Those that no destination uses.
+    /// Those that nothing uses.
     unused: BTreeSet<u32>,
     /// As they were published last.
     published: Arc<[NextHop]>,
@@ -31,7 +31,7 @@ pub(super) struct NextHops {
 #[derive(Debug)]
 struct Entry {
     hop: NextHop,
-    /// How many destinations use it.
+    /// How many destinations and routes use it.
     users: u32,
     /// When the last one let go of it.
     last_used: Nanos,
@@ -48,6 +48,11 @@ impl NextHops {
         let Some((port, address)) = network.route(address) else {
             return Destination::NO_ROUTE;
         };
+        self.hold(port, address, network, now)
+    }
+
+    /// The number of the next hop to a neighbour on the link of a port, which has one user more.
+    pub(super) fn hold(&mut self, port: u16, address: IpAddr, network: &Network, now: Nanos) -> u32 {
         let known = self.by_address.get(&(port, address)).copied();
         let number = known.unwrap_or_else(|| self.add(port, address, now));
         let entry = &mut self.entries[number as usize];
@@ -102,7 +107,7 @@ impl NextHops {
         self.published.clone()
     }
 
-    /// Those that a destination uses.
+    /// Those that a destination or a route uses.
     pub(super) fn used(&self) -> impl Iterator<Item = &NextHop> {
         self.entries.iter().filter(|entry| entry.users > 0).map(|entry| &entry.hop)
     }

@@ -168,8 +168,13 @@ fn service_status(service: &Model, view: &View) -> ServiceStatus {
         let (address, port) = (server.address, server.port);
         let key = DestinationKey { service: service.key, address, port };
         let seen = view.destinations.get(&key).copied().unwrap_or_default();
+        let mut listed: Server = server.into();
+        if view.host_addresses.contains(&address) {
+            listed.method = ForwardingMethod::Local.into();
+            listed.tunnel = None;
+        }
         ServerStatus {
-            server: Some(server.into()),
+            server: Some(listed),
             active_connections: seen.active,
             inactive_connections: seen.inactive,
             persistent_connections: seen.templates,
@@ -183,7 +188,7 @@ fn service_status(service: &Model, view: &View) -> ServiceStatus {
         servers: service.servers.iter().map(server).collect(),
         counters: Some(encode_counters(counters)),
         rates: Some(encode_rates(rates)),
-        pending: pending(service),
+        pending: pending(service, &view.host_addresses),
     }
 }
 

@@ -98,7 +98,7 @@ async fn a_connection_is_resolved_forwarded_listed_and_counted() {
     );
     served.director.wires[0].push(&syn(5_000));
     served.director.wires[0].push(&arp_reply());
-    let forwarded = served.director.sent().await;
+    let forwarded = served.director.forwarded().await;
     assert_eq!((&forwarded[..6], &forwarded[6..12]), (&SERVER[..], &DIRECTOR[..]));
     assert_eq!(forwarded[30..34], [10, 0, 0, 100]);
 
@@ -230,12 +230,21 @@ async fn watchers_see_each_change_and_pending_features_are_said() {
     let service = v1::Service { key: Some(v1::ServiceKey { key: Some(key) }), ..Default::default() };
     let answer =
         lvs.add_service(v1::AddServiceRequest { service: Some(service) }).await.unwrap().into_inner();
-    let pending = "Firewall marks are accepted but not run yet: mark 10 gets no connections.";
-    assert_eq!((answer.generation, answer.warnings), (2, vec![pending.to_owned()]));
+    assert_eq!((answer.generation, answer.warnings), (2, vec![]));
+    let mark = v1::service_key::Key::Mark(v1::service_key::Mark { mark: 10, ipv6: false });
+    // The address of the machine itself.
+    let server = v1::Server { address: "10.0.0.1".into(), port: 80, ..Default::default() };
+    let request =
+        v1::AddServerRequest { service: Some(v1::ServiceKey { key: Some(mark) }), server: Some(server) };
+    let answer = lvs.add_server(request).await.unwrap().into_inner();
+    let pending = "The server 10.0.0.1:80 of mark 10 gets no packets: the method local is accepted but not run yet; use another machine.";
+    assert_eq!((answer.generation, answer.warnings), (3, vec![pending.to_owned()]));
     let seen = watch.message().await.unwrap().unwrap();
     assert_eq!((seen.generation, seen.configuration.unwrap().services.len()), (2, 1));
     let list = lvs.list(ListRequest::default()).await.unwrap().into_inner();
     assert_eq!(list.services[0].pending, [pending]);
+    let listed = list.services[0].servers[0].server.as_ref().map(v1::Server::method);
+    assert_eq!(listed, Some(v1::ForwardingMethod::Local), "though direct routing was asked for");
 }
 
 fn address(last: u8) -> Option<v1::ServiceKey> {
@@ -306,7 +315,7 @@ async fn a_service_that_a_batch_deletes_and_adds_again_counts_from_0() {
     served.director.sent().await;
     served.director.wires[0].push(&syn(5_000));
     served.director.wires[0].push(&arp_reply());
-    served.director.sent().await;
+    served.director.forwarded().await;
     let mut lvs = LvsClient::new(served.channel.clone());
     let flush = v1::verb::Verb::Flush(v1::FlushRequest {});
     let request = batch(vec![flush, add_service(100), add_server(100, "10.0.0.12")]);

@@ -1,0 +1,192 @@
+use super::*;
+use crate::{
+    config::read,
+    kernel::{Route, testing},
+};
+use pointsman_dataplane::{
+    conn::key::Key4,
+    routing::Way,
+    scheduler::Opening,
+    snapshot::{NeighborState, Presence},
+};
+use std::path::Path;
+
+fn parsed(text: &str) -> Configuration {
+    read(Path::new("test.toml"), text).unwrap()
+}
+
+fn service(servers: &[&str]) -> String {
+    let mut text = "[[service]]\naddress = \"10.0.0.100\"\nport = 80\nscheduler = \"rr\"\n".to_owned();
+    for server in servers {
+        text += &format!("[[service.server]]\naddress = \"{server}\"\n");
+    }
+    text
+}
+
+fn at(generation: u64) -> Moment {
+    Moment { now: Nanos::from_secs(generation), generation, seen: generation - 1 }
+}
+
+#[test]
+fn a_service_becomes_an_index_a_scheduler_and_destinations_with_next_hops() {
+    let mut compiler = Compiler::default();
+    // The port is 10.0.0.1/24 with a default route by 10.0.0.254.
+    let network = testing::network();
+    let configuration = parsed(&service(&["10.0.0.12", "192.168.9.9", "fd00::9"][..2]));
+    let snapshot = compiler.compile(&configuration, &network, at(1));
+    assert_eq!(snapshot.generation, 1);
+    let key = snapshot::ServiceKey { protocol: 6, address: [10, 0, 0, 100].into(), port: 80 };
+    assert_eq!(snapshot.service_index.get(&key), Some(0));
+    assert!(snapshot.virtual_addresses.contains(&key.address));
+    let hops: Vec<String> = snapshot.next_hops.iter().map(|hop| hop.address.to_string()).collect();
+    assert_eq!(hops, ["10.0.0.12", "10.0.0.254", "fd00::fe"]);
+    let next: Vec<u32> = snapshot.destinations.iter().map(|d| d.next_hop).collect();
+    assert_eq!(next, [0, 1]);
+    // Added first, chosen last.
+    let client = Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [0x1f, 0x90, 0, 80], 6);
+    let opening = Opening { key: &client, hash: 0, now: Ticks(0) };
+    let picked: Vec<u32> = (0..4).filter_map(|_| snapshot.services[0].scheduler.pick(&opening)).collect();
+    assert_eq!(picked, [1, 0, 1, 0]);
+}
+
+#[test]
+fn a_removed_server_keeps_its_connections_and_gets_them_back() {
+    let mut compiler = Compiler::default();
+    let network = testing::network();
+    let both = parsed(&service(&["10.0.0.12", "10.0.0.13"]));
+    let first = compiler.compile(&both, &network, at(1));
+    first.destinations[0].shared.connected(true);
+    let second = compiler.compile(&parsed(&service(&["10.0.0.13"])), &network, at(2));
+    assert_eq!(second.destinations[0].presence, Presence::Removed);
+    let third = compiler.compile(&both, &network, at(3));
+    assert_eq!((third.destinations[0].presence, third.destinations[0].generation), (Presence::Present, 1));
+    assert_eq!(third.destinations[0].shared.active(), 1);
+    let gone = compiler.compile(&Configuration::default(), &network, at(4));
+    assert_eq!(gone.destinations[0].presence, Presence::ServiceGone);
+    assert!(gone.service_index.is_empty() && gone.virtual_addresses.is_empty());
+}
+
+#[test]
+fn what_is_known_of_a_neighbour_outlives_a_change() {
+    let mut compiler = Compiler::default();
+    let network = testing::network();
+    let configuration = parsed(&service(&["10.0.0.12"]));
+    let first = compiler.compile(&configuration, &network, at(1));
+    first.next_hops[0].cell.set(NeighborState::Reachable([2; 6]));
+    let second = compiler.compile(&configuration, &network, at(2));
+    assert_eq!(second.next_hops[0].cell.get(), NeighborState::Reachable([2; 6]));
+    // With the routers of the default routes.
+    assert_eq!(compiler.next_hops().count(), 3);
+    compiler.compile(&Configuration::default(), &network, at(3));
+    assert_eq!(compiler.next_hops().count(), 2);
+}
+
+#[test]
+fn what_is_not_run_yet_is_said_in_a_sentence() {
+    let text = "[[service]]\nmark = 7\nscheduler = \"sh\"\n[[service.server]]\naddress = \"10.0.0.12\"\nmethod = \"nat\"\n\
+                [[service.server]]\naddress = \"10.0.0.1\"\n[[service.server]]\naddress = \"10.0.0.2\"\nmethod = \"local\"\n";
+    let service = &parsed(text).services[0];
+    let host = [[10, 0, 0, 1].into()].into_iter().collect();
+    assert_eq!(
+        pending(service, &host),
+        [
+            "The server 10.0.0.1:0 of mark 7 gets no packets: the method local is accepted but not run yet; use another machine.",
+            "The server 10.0.0.2:0 of mark 7 gets no packets: the method local is accepted but not run yet; use another machine.",
+        ]
+    );
+}
+
+/// The way of a packet, with the routers in text.
+fn way(snapshot: &Snapshot, to: &str) -> Result<String, u16> {
+    match snapshot.routing.routes.find(to.parse().unwrap()).unwrap() {
+        Way::Router(number) => Ok(snapshot.next_hops[number as usize].address.to_string()),
+        Way::Link(port) => Err(port),
+    }
+}
+
+#[test]
+fn routes_lead_to_routers_that_are_next_hops_and_to_links() {
+    let mut compiler = Compiler::default();
+    let mut network = testing::network();
+    let route = |gateway: &str, metric| Route {
+        network: [172, 16, 0, 0].into(),
+        prefix: 12,
+        gateway: Some(gateway.parse().unwrap()),
+        port: 0,
+        metric,
+    };
+    network.routes.extend([route("10.0.0.7", 20), route("10.0.0.8", 10)]);
+    let configuration = parsed(&service(&["192.168.9.9"]));
+    let first = compiler.compile(&configuration, &network, at(1));
+    assert_eq!(way(&first, "10.0.0.9"), Err(0));
+    assert_eq!(way(&first, "8.8.8.8"), Ok("10.0.0.254".into()));
+    assert_eq!(way(&first, "2001:db8::1"), Ok("fd00::fe".into()));
+    assert_eq!(way(&first, "172.17.0.1"), Ok("10.0.0.8".into()), "the lower metric");
+    assert_eq!(compiler.next_hops().count(), 3, "the server's is the default route's");
+    let second = compiler.compile(&Configuration::default(), &network, at(2));
+    assert!(Arc::ptr_eq(&first.routing, &second.routing), "no route has changed");
+    assert_eq!(compiler.next_hops().count(), 3, "routes hold them without servers");
+    network.routes.truncate(2);
+    let third = compiler.compile(&Configuration::default(), &network, at(3));
+    assert_eq!(way(&third, "172.17.0.1"), Ok("10.0.0.254".into()));
+    let held: Vec<String> = compiler.next_hops().map(|hop| hop.address.to_string()).collect();
+    assert_eq!(held, ["10.0.0.254"]);
+}
+
+#[test]
+fn the_servers_of_nat_are_known_for_as_long_as_one_service_has_them() {
+    let mut compiler = Compiler::default();
+    let network = testing::network();
+    let text = |port: u16, servers: &[(&str, u32)]| {
+        let mut text = format!("[[service]]\naddress = \"10.0.0.100\"\nport = {port}\n");
+        for (server, weight) in servers {
+            text +=
+                &format!("[[service.server]]\naddress = \"{server}\"\nmethod = \"nat\"\nweight = {weight}\n");
+        }
+        text
+    };
+    let (a, b) = ("10.0.0.12", "10.0.0.13");
+    let mut generation = 0;
+    let mut routing = |text: String| {
+        generation += 1;
+        let routing = compiler.compile(&parsed(&text), &network, at(generation)).routing;
+        let has = |address: &str| routing.servers.contains(&address.parse().unwrap());
+        ((has(a), has(b)), routing.clone())
+    };
+    let (has, first) = routing(text(80, &[(a, 1)]));
+    assert_eq!((has, first.forwarding), ((true, false), Forwarding::Servers));
+    let (_, same) = routing(text(80, &[(a, 5)]));
+    assert!(Arc::ptr_eq(&first, &same), "a weight makes no difference");
+    assert_eq!(routing(text(80, &[(a, 5), (b, 1)])).0, (true, true));
+    assert_eq!(routing(text(80, &[(b, 1)]) + &text(81, &[(a, 1), (b, 1)])).0, (true, true));
+    assert_eq!(routing(text(81, &[(b, 1)])).0, (false, true));
+    assert_eq!(routing(service(&[b])).0, (false, false), "direct routing");
+}
+
+#[test]
+fn a_server_at_an_address_of_this_machine_is_local_whatever_was_asked_for() {
+    let mut compiler = Compiler::default();
+    let text = service(&["10.0.0.1", "10.0.0.12"]) + "method = \"nat\"\n";
+    let configuration = parsed(&text.replacen("\"10.0.0.1\"", "\"10.0.0.1\"\nmethod = \"nat\"", 1));
+    let snapshot = compiler.compile(&configuration, &testing::network(), at(1));
+    let [local, other] = &snapshot.destinations[..] else { panic!("two") };
+    assert_eq!((local.method, local.next_hop), (snapshot::Method::Local, Destination::NO_ROUTE));
+    assert_eq!((other.method, other.next_hop), (snapshot::Method::Nat, 0));
+    assert!(!snapshot.routing.servers.contains(&local.address));
+    assert!(snapshot.routing.servers.contains(&other.address));
+    // The address has moved to another machine.
+    let mut network = testing::network();
+    network.host_addresses.retain(|address| *address != local.address);
+    let snapshot = compiler.compile(&configuration, &network, at(2));
+    assert_eq!(snapshot.destinations[0].method, snapshot::Method::Nat);
+    assert!(snapshot.routing.servers.contains(&local.address));
+}
+
+#[test]
+fn the_service_of_a_mark_is_found_by_its_mark_and_family() {
+    let text = service(&["10.0.0.12"]) + "[[service]]\nmark = 7\n[[service]]\nmark = 7\nipv6 = true\n";
+    let snapshot = Compiler::default().compile(&parsed(&text), &testing::network(), at(1));
+    let of = |mark, v6| snapshot.service_index.of_mark(mark, v6);
+    assert_eq!((of(7, false), of(7, true), of(8, false)), (Some(1), Some(2), None));
+    assert!(snapshot.services.iter().all(|service| !service.pending));
+}
