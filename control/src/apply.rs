@@ -8,6 +8,7 @@ use crate::{
         diff::diff,
         model::{Configuration, Method, Service, ServiceKey, Start},
         slots::{DestinationKey, Moment},
+        validate,
     },
     counters::{Accounts, Shown, counted},
     kernel::Network,
@@ -101,6 +102,9 @@ pub struct Prepared {
 impl Prepared {
     /// The first generation of a configuration, and what workers are to run of it.
     pub fn new(configuration: Configuration, network: Network) -> Result<(Self, Snapshot), Refusal> {
+        if let Some(refusal) = validate::interfaces(&configuration, &network).into_iter().next() {
+            return Err(refusal);
+        }
         let mut compiler = Compiler::default();
         let at = Moment { now: clock::now(), generation: 1, seen: 0 };
         compiler.check(&configuration, &Steps::default(), at)?;
@@ -230,6 +234,10 @@ impl Control {
         let steps = change(&mut new)?;
         same_start(&state.configuration.start, &new.start).map_err(Error::Refused)?;
         new.start = state.configuration.start.clone();
+        let strange = validate::interfaces(&new, &state.network);
+        if !strange.is_empty() {
+            return Err(Error::Refused(strange));
+        }
         let at = self.moment(state);
         share(&state.configuration, &mut new);
         state.compiler.check(&new, &steps, at)?;

@@ -25,6 +25,10 @@ pub struct Totals {
     pub packets_in: u64,
     /// Bytes of them, from the IP header on.
     pub bytes_in: u64,
+    /// Packets of servers to clients, where they pass the director.
+    pub packets_out: u64,
+    /// Bytes of them, from the IP header on.
+    pub bytes_out: u64,
 }
 
 impl AddAssign for Totals {
@@ -32,6 +36,8 @@ impl AddAssign for Totals {
         self.connections = self.connections.wrapping_add(other.connections);
         self.packets_in = self.packets_in.wrapping_add(other.packets_in);
         self.bytes_in = self.bytes_in.wrapping_add(other.bytes_in);
+        self.packets_out = self.packets_out.wrapping_add(other.packets_out);
+        self.bytes_out = self.bytes_out.wrapping_add(other.bytes_out);
     }
 }
 
@@ -42,6 +48,8 @@ impl Sub for Totals {
             connections: self.connections.wrapping_sub(other.connections),
             packets_in: self.packets_in.wrapping_sub(other.packets_in),
             bytes_in: self.bytes_in.wrapping_sub(other.bytes_in),
+            packets_out: self.packets_out.wrapping_sub(other.packets_out),
+            bytes_out: self.bytes_out.wrapping_sub(other.bytes_out),
         }
     }
 }
@@ -55,6 +63,8 @@ pub fn counted(workers: &[Arc<WorkerShared>], slot: usize) -> Totals {
                 connections: counters.connections.get(),
                 packets_in: counters.packets_in.get(),
                 bytes_in: counters.bytes_in.get(),
+                packets_out: counters.packets_out.get(),
+                bytes_out: counters.bytes_out.get(),
             };
         }
     }
@@ -68,6 +78,8 @@ struct Meter {
     connections: f64,
     packets_in: f64,
     bytes_in: f64,
+    packets_out: f64,
+    bytes_out: f64,
 }
 
 impl Meter {
@@ -78,6 +90,8 @@ impl Meter {
         self.connections = moved(self.connections, new.connections);
         self.packets_in = moved(self.packets_in, new.packets_in);
         self.bytes_in = moved(self.bytes_in, new.bytes_in);
+        self.packets_out = moved(self.packets_out, new.packets_out);
+        self.bytes_out = moved(self.bytes_out, new.bytes_out);
     }
 
     fn rates(&self) -> Totals {
@@ -85,6 +99,8 @@ impl Meter {
             connections: self.connections.round() as u64,
             packets_in: self.packets_in.round() as u64,
             bytes_in: self.bytes_in.round() as u64,
+            packets_out: self.packets_out.round() as u64,
+            bytes_out: self.bytes_out.round() as u64,
         }
     }
 
@@ -297,6 +313,8 @@ mod tests {
                 connections: counts[slot],
                 packets_in: 2 * counts[slot],
                 bytes_in: 100 * counts[slot],
+                packets_out: 3 * counts[slot],
+                bytes_out: 1_000 * counts[slot],
             }
         }
 

@@ -154,6 +154,11 @@ impl Network {
         network
     }
 
+    /// The number of the port that users name so.
+    pub fn number(&self, name: &str) -> Option<u16> {
+        (0..).zip(&self.ports).find(|(_, port)| port.name == name).map(|(number, _)| number)
+    }
+
     /// By which port, and to which address on its link, a packet to `address` goes. The longest prefix wins, then the
     /// lowest metric.
     pub fn route(&self, address: IpAddr) -> Option<(u16, IpAddr)> {

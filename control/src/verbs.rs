@@ -3,8 +3,10 @@
 //! A verb is pure: it gets the configuration in force and a request, and changes the copy that is to be applied.
 
 mod batch;
+mod rules;
 
 pub use batch::{MOST_VERBS, batch};
+pub use rules::{add_mark, add_source_nat, delete_mark, delete_source_nat, set_policies};
 
 use crate::{
     config::{
@@ -36,11 +38,16 @@ pub fn add_service(config: &mut Configuration, asked: &v1::Service) -> Result<()
     Ok(())
 }
 
-/// `-E`: everything but what it is known by and its servers is replaced.
+/// `-E`: everything but what it is known by, its servers, and timeouts of its own that are not said, is replaced.
 pub fn edit_service(config: &mut Configuration, asked: &v1::Service) -> Result<(), Refusal> {
     let key = key(asked.key.as_ref())?;
     let place = find(config, &key, Code::NoSuchService)?;
-    let new = first(|refusals| validate::service(asked, "service", refusals))?;
+    let mut new = first(|refusals| validate::service(asked, "service", refusals))?;
+    // The original's `-E` does not know of a service's own timeouts: what it does not say stays.
+    let (was, own) = (config.services[place].timeouts, &mut new.timeouts);
+    own.tcp = if asked.timeout_tcp.is_some() { own.tcp } else { was.tcp };
+    own.tcp_fin = if asked.timeout_tcp_fin.is_some() { own.tcp_fin } else { was.tcp_fin };
+    own.udp = if asked.timeout_udp.is_some() { own.udp } else { was.udp };
     let servers = config.services[place].servers.len();
     if let Some(refusal) = validate::too_many_for_the_table(new.scheduler, servers, "service") {
         return Err(refusal);
@@ -179,7 +186,8 @@ pub fn delete_virtual_address(config: &mut Configuration, address: &str) -> Resu
         return Ok(());
     }
     let (reason, remedy) = if config.addresses_up().contains(&address) {
-        (format!("{address} is up because of a service"), "delete the service to take it down")
+        let reason = format!("{address} is up because of a service, a mark or source NAT");
+        (reason, "delete that to take it down")
     } else {
         (format!("{address} is not up"), "`pointsman show` lists those that are")
     };
@@ -236,6 +244,7 @@ fn first<T>(check: impl FnOnce(&mut Vec<Refusal>) -> Option<T>) -> Result<T, Ref
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
     use v1::service_key::{Address, Key};
 
     fn key_of(address: &str, port: u32) -> v1::ServiceKey {
@@ -315,6 +324,25 @@ mod tests {
             ("wlc", 0, 1)
         );
         assert_eq!(service.persistence.map(|p| (p.seconds.get(), p.prefix)), Some((300, 32)));
+    }
+
+    #[test]
+    fn an_edit_that_does_not_speak_of_timeouts_leaves_the_services_own_as_they_are() {
+        let mut config = Configuration::default();
+        let own =
+            v1::Service { timeout_tcp: Some(100), timeout_udp: Some(9), ..service("10.0.0.102", 80, "") };
+        add_service(&mut config, &own).unwrap();
+        edit_service(&mut config, &service("10.0.0.102", 80, "rr")).unwrap();
+        let seconds = |config: &Configuration| {
+            let timeouts = config.services[0].timeouts;
+            (timeouts.tcp.map(NonZeroU32::get), timeouts.udp.map(NonZeroU32::get))
+        };
+        assert_eq!(seconds(&config), (Some(100), Some(9)));
+        let edited = v1::Service { timeout_tcp: Some(0), ..service("10.0.0.102", 80, "rr") };
+        edit_service(&mut config, &edited).unwrap();
+        assert_eq!(seconds(&config), (None, Some(9)));
+        let long = v1::Service { timeout_tcp: Some(2_678_401), ..edited };
+        assert_eq!(code(edit_service(&mut config, &long)), Code::Invalid);
     }
 
     #[test]

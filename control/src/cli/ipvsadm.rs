@@ -286,6 +286,11 @@ impl Session<'_> {
             Kind::SetTimeouts(request) => lvs.set_timeouts(request).await,
             Kind::AddVirtualAddress(request) => lvs.add_virtual_address(request).await,
             Kind::DeleteVirtualAddress(request) => lvs.delete_virtual_address(request).await,
+            Kind::AddMark(request) => lvs.add_mark(request).await,
+            Kind::DeleteMark(request) => lvs.delete_mark(request).await,
+            Kind::AddSourceNat(request) => lvs.add_source_nat(request).await,
+            Kind::DeleteSourceNat(request) => lvs.delete_source_nat(request).await,
+            Kind::SetPolicies(request) => lvs.set_policies(request).await,
         }?;
         Ok(())
     }

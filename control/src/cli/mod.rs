@@ -7,12 +7,15 @@ mod connections;
 mod error;
 pub mod ipvsadm;
 mod key;
+mod mark;
 mod output;
+mod policy;
 mod ports;
 mod save;
 mod server;
 mod service;
 mod show;
+mod source_nat;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -69,6 +72,12 @@ enum Command {
     Server(server::Verb),
     #[command(subcommand)]
     Vip(vip::Vip),
+    #[command(subcommand)]
+    Mark(mark::Mark),
+    #[command(subcommand)]
+    SourceNat(source_nat::Verb),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     Connections(connections::Connections),
     Stats(stats::Stats),
     Workers(workers::Workers),
@@ -140,6 +149,9 @@ async fn execute(command: Command, socket: &Path, output: &mut Output<'_>) -> Re
         Command::Service(verb) => verb.run(socket, output).await,
         Command::Server(verb) => verb.run(socket, output).await,
         Command::Vip(vip) => vip.run(socket, output).await,
+        Command::Mark(mark) => mark.run(socket, output).await,
+        Command::SourceNat(verb) => verb.run(socket, output).await,
+        Command::Policy(policy) => policy.run(socket, output).await,
         Command::Connections(connections) => connections.run(socket, output).await,
         Command::Stats(stats) => stats.run(socket, output).await,
         Command::Workers(workers) => workers.run(socket, output).await,

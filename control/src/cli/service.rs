@@ -65,6 +65,15 @@ pub(super) struct Options {
     /// Schedule each datagram by itself
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
     one_packet: Option<bool>,
+    /// How long its TCP connections live without a packet, as `ipvsadm --set`; 0: as all others'
+    #[arg(long, value_name = "SECONDS")]
+    timeout_tcp: Option<u32>,
+    /// The same after a FIN
+    #[arg(long, value_name = "SECONDS")]
+    timeout_tcp_fin: Option<u32>,
+    /// The same for UDP
+    #[arg(long, value_name = "SECONDS")]
+    timeout_udp: Option<u32>,
 }
 
 impl Options {
@@ -93,6 +102,9 @@ impl Options {
             None => {}
         }
         service.one_packet = self.one_packet.unwrap_or(service.one_packet);
+        service.timeout_tcp = self.timeout_tcp.or(service.timeout_tcp);
+        service.timeout_tcp_fin = self.timeout_tcp_fin.or(service.timeout_tcp_fin);
+        service.timeout_udp = self.timeout_udp.or(service.timeout_udp);
     }
 }
 
@@ -150,6 +162,9 @@ fn changes(key: Key, old: &Service, new: &Service) -> Vec<String> {
         ("persistence prefix", prefix(old), prefix(new)),
         ("engine", or_none(old.persistence_engine.clone()), or_none(new.persistence_engine.clone())),
         ("one-packet", old.one_packet.to_string(), new.one_packet.to_string()),
+        ("timeout tcp", own(old.timeout_tcp), own(new.timeout_tcp)),
+        ("timeout tcp-fin", own(old.timeout_tcp_fin), own(new.timeout_tcp_fin)),
+        ("timeout udp", own(old.timeout_udp), own(new.timeout_udp)),
     ];
     difference(&format!("service {key}"), pairs)
 }
@@ -162,6 +177,11 @@ pub(super) fn difference<const N: usize>(what: &str, pairs: [(&str, String, Stri
 
 fn seconds(seconds: u32) -> String {
     if seconds == 0 { "none".to_owned() } else { format!("{seconds} s") }
+}
+
+/// A timeout of its own.
+fn own(timeout: Option<u32>) -> String {
+    seconds(timeout.unwrap_or(0))
 }
 
 fn or_none(text: String) -> String {
@@ -201,6 +221,10 @@ mod tests {
                 "~ service tcp 10.0.0.1:80: persistence 300 s -> none",
                 "~ service tcp 10.0.0.1:80: persistence prefix /24 -> none",
             ]
+        );
+        assert_eq!(
+            edited(Options { timeout_tcp: Some(60), timeout_udp: Some(0), ..Options::default() }),
+            ["~ service tcp 10.0.0.1:80: timeout tcp none -> 60 s"]
         );
     }
 

@@ -126,6 +126,13 @@ fn how(service: &Service) -> String {
     if service.one_packet {
         text += ", one-packet";
     }
+    let own =
+        [("tcp", service.timeout_tcp), ("tcp fin", service.timeout_tcp_fin), ("udp", service.timeout_udp)];
+    for (name, seconds) in own {
+        if let Some(seconds) = seconds.filter(|seconds| *seconds > 0) {
+            text += &format!(", {name} {}", duration(seconds.into()));
+        }
+    }
     text
 }
 
@@ -154,6 +161,13 @@ struct ServiceView {
     persistence_prefix: Option<u32>,
     persistence_engine: String,
     one_packet: bool,
+    /// Seconds; absent: as all services.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_tcp: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_tcp_fin: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_udp: Option<u32>,
     counters: NumbersView,
     rates_per_second: NumbersView,
     pending: Vec<String>,
@@ -221,6 +235,9 @@ fn service_view(status: &ServiceStatus) -> ServiceView {
         persistence_prefix: service.persistence_prefix,
         persistence_engine: service.persistence_engine,
         one_packet: service.one_packet,
+        timeout_tcp: service.timeout_tcp,
+        timeout_tcp_fin: service.timeout_tcp_fin,
+        timeout_udp: service.timeout_udp,
         counters: status.counters.into(),
         rates_per_second: status.rates.into(),
         pending: status.pending.clone(),

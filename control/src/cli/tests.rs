@@ -136,6 +136,8 @@ impl Lvs for Small {
                 Kind::DeleteVirtualAddress(request) => {
                     self.delete_virtual_address(Request::new(request)).await
                 }
+                // `ipvsadm -R` has no words for them.
+                other => panic!("{other:?}"),
             };
             let refusal = done.err().map(|status| Refusal::decode(status.details()).unwrap());
             results.push(VerbResult { refusal });
@@ -148,6 +150,34 @@ impl Lvs for Small {
         request: Request<AddVirtualAddressRequest>,
     ) -> Answer<ChangeResponse> {
         self.ask(&format!("up {}", request.into_inner().address))
+    }
+    async fn add_mark(&self, request: Request<AddMarkRequest>) -> Answer<ChangeResponse> {
+        self.ask(&format!("mark {}", request.into_inner().rule.unwrap().mark))
+    }
+    async fn delete_mark(&self, _: Request<DeleteMarkRequest>) -> Answer<ChangeResponse> {
+        Err(refused(Code::NoSuchRule))
+    }
+    async fn list_marks(&self, _: Request<ListMarksRequest>) -> Answer<ListMarksResponse> {
+        let rules = vec![MarkRule { mark: 7, ..MarkRule::default() }];
+        Ok(Response::new(ListMarksResponse { generation: 8, rules }))
+    }
+    async fn add_source_nat(&self, request: Request<AddSourceNatRequest>) -> Answer<ChangeResponse> {
+        let rule = request.into_inner().rule.unwrap();
+        self.ask(&format!("nat {} {} {}", rule.source, rule.interface, rule.to))
+    }
+    async fn delete_source_nat(&self, _: Request<DeleteSourceNatRequest>) -> Answer<ChangeResponse> {
+        Err(refused(Code::NoSuchRule))
+    }
+    async fn list_source_nat(&self, _: Request<ListSourceNatRequest>) -> Answer<ListSourceNatResponse> {
+        Ok(Response::new(ListSourceNatResponse { generation: 8, rules: vec![] }))
+    }
+    async fn set_policies(&self, request: Request<SetPoliciesRequest>) -> Answer<ChangeResponse> {
+        let SetPoliciesRequest { policies, forward } = request.into_inner();
+        self.ask(&format!("policies {policies:?} {forward}"))
+    }
+    async fn get_policies(&self, _: Request<GetPoliciesRequest>) -> Answer<GetPoliciesResponse> {
+        let forward = if self.asked().is_empty() { "servers" } else { "all" };
+        Ok(Response::new(GetPoliciesResponse { generation: 8, policies: vec![], forward: forward.into() }))
     }
     async fn delete_virtual_address(
         &self,
@@ -387,4 +417,24 @@ async fn a_reader_that_has_gone_away_ends_the_programs_quietly() {
     let show = Arguments::try_parse_from(["pointsman", "show"]).unwrap().command;
     let done = execute(show, &served.socket, &mut output).await;
     assert!(matches!(done, Err(CliError::PipeClosed)));
+}
+
+#[tokio::test]
+async fn rules_and_policies_are_asked_for_as_they_are_typed() {
+    let served = Served::start().await;
+    let (out, _) = served.pointsman("policy set forward all").await.unwrap();
+    assert_eq!(out, "~ policy forward: servers -> all\nin force as generation 9\n");
+    let mark = "--protocol tcp --destination 10.0.0.100 --port 80-90 --mark 10";
+    let (out, err) = served.pointsman(&format!("mark add {mark}")).await.unwrap();
+    assert_eq!(out, "+ mark 10: tcp to 10.0.0.100 port 80-90\nin force as generation 9\n");
+    assert_eq!(err, "warning: look at it\n");
+    assert!(served.pointsman(&format!("mark delete {mark}")).await.is_err());
+    let (out, _) = served.pointsman("mark list --json").await.unwrap();
+    assert_eq!(out, "[\n  {\n    \"mark\": 7\n  }\n]\n");
+    let nat = "--source 10.10.10.0/24 --interface eth0 --to 20.20.20.11";
+    served.pointsman(&format!("source-nat add {nat}")).await.unwrap();
+    assert!(served.pointsman(&format!("source-nat delete {nat}")).await.is_err());
+    let (out, _) = served.pointsman("source-nat list").await.unwrap();
+    assert!(out.starts_with("no rules;"), "{out}");
+    assert_eq!(served.table.asked(), ["policies {} all", "mark 10", "nat 10.10.10.0/24 eth0 20.20.20.11"]);
 }

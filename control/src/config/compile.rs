@@ -4,10 +4,12 @@
 //! schedulers, and the next hops with what is known of their neighbours.
 
 mod pending;
+mod rules;
 mod ways;
 
+use self::rules::{marks, own_timeouts, source_nat, timeouts};
 use super::{
-    model::{Configuration, Method, Server, Service, ServiceKey, Timeouts},
+    model::{Configuration, Method, Server, Service, ServiceKey, ServiceTimeouts, Timeouts},
     next_hops::NextHops,
     slots::{DestinationKey, Moment, Slot, Slots},
     tunnels::Tunnels,
@@ -21,7 +23,6 @@ use pointsman_dataplane::{
     conn::template::Templates,
     index,
     limits::{MAX_DESTINATIONS, MAX_TEMPLATES},
-    routing::Forwarding,
     scheduler::{Candidate, Flags, Rule, Scheduler},
     snapshot::{self, Destination, NextHop, Snapshot},
     stats::DestinationShared,
@@ -48,6 +49,8 @@ pub struct Compiler {
     tunnels: Tunnels,
     ways: Ways,
     templates: Arc<Templates>,
+    /// Of the last generation, as all services have them.
+    timeouts: Timeouts,
     /// The network of the last generation.
     network: Network,
     /// The addresses of this machine in it.
@@ -62,6 +65,8 @@ struct Compiled {
     scheduler: Scheduler,
     /// The addresses of its NATed servers.
     nat: Vec<IpAddr>,
+    /// Those of its connections, if it has some of its own.
+    timeouts: Option<Arc<snapshot::Timeouts>>,
 }
 
 /// What a change that is made of several did on the way, as far as the result does not show it.
@@ -104,6 +109,7 @@ impl Compiler {
             tunnels: Tunnels::default(),
             ways: Ways::default(),
             templates: Arc::new(Templates::new(MAX_TEMPLATES)),
+            timeouts: Timeouts::default(),
             network: Network::default(),
             host_addresses: index::Addresses::default(),
             touched: Vec::new(),
@@ -160,6 +166,7 @@ impl Compiler {
             self.host_addresses = network.host_addresses.iter().copied().collect();
         }
         let difference = self.difference(configuration, steps, rerouted);
+        self.timeouts = configuration.timeouts.clone();
         self.next_hops.begin(rerouted);
         let mut hops = self.hops_of(&difference);
         self.slots.assign(&difference.leaving, &difference.ended, &difference.wanted, at);
@@ -187,9 +194,9 @@ impl Compiler {
             ports: network.ports.iter().map(|port| port.facts()).collect(),
             virtual_addresses: configuration.addresses_up().into_iter().collect(),
             host_addresses: self.host_addresses.clone(),
-            routing: self.ways.end(Forwarding::default(), Vec::new()),
-            marks: Default::default(),
-            policies: Default::default(),
+            routing: self.ways.end(configuration.forwarding, source_nat(configuration, network)),
+            marks: marks(configuration, network),
+            policies: configuration.policies,
             services,
             service_index,
             destinations: self.published.clone(),
@@ -241,9 +248,11 @@ impl Compiler {
                 difference.leaving.extend(destinations(&compiled.source));
             }
         }
+        let retimed = self.timeouts != configuration.timeouts;
         for service in &configuration.services {
             let old = self.services.get(&service.key).filter(|_| !difference.ended.contains(&service.key));
-            if old.is_some_and(|old| Arc::ptr_eq(&old.source, service)) && !all {
+            let anew = all || (retimed && service.timeouts != ServiceTimeouts::default());
+            if old.is_some_and(|old| Arc::ptr_eq(&old.source, service)) && !anew {
                 continue;
             }
             if let Some(old) = old {
@@ -288,6 +297,8 @@ impl Compiler {
     ) -> (Option<Compiled>, bool) {
         let mut moved = false;
         let mut nat = Vec::new();
+        let known = self.services.get(&service.key).and_then(|known| known.timeouts.clone());
+        let timeouts = own_timeouts(&self.timeouts, &service.timeouts, known);
         let mut candidates = Vec::with_capacity(service.servers.len());
         for (server, key) in service.servers.iter().zip(destinations(service)) {
             let Some(number) = self.slots.find(&key) else { continue };
@@ -312,7 +323,10 @@ impl Compiler {
                 nat.push(server.address);
             }
             let found = (method, next_hop, tunnel);
-            moved |= rewrapped || (destination.method, destination.next_hop) != (found.0, found.1);
+            let retimed =
+                destination.timeouts.as_ref().map(Arc::as_ptr) != timeouts.as_ref().map(Arc::as_ptr);
+            destination.timeouts.clone_from(&timeouts);
+            moved |= rewrapped || retimed || (destination.method, destination.next_hop) != (found.0, found.1);
             (destination.method, destination.next_hop, destination.tunnel) = found;
             candidates.push(Candidate {
                 slot: number,
@@ -325,7 +339,7 @@ impl Compiler {
         let previous = self.after_steps(&service.key, steps.between.get(&service.key));
         let scheduler = Scheduler::compile(rule(service), candidates, previous.as_ref());
         self.ways.add(&nat);
-        let compiled = Compiled { source: service.clone(), scheduler, nat };
+        let compiled = Compiled { source: service.clone(), scheduler, nat, timeouts };
         (self.services.insert(service.key, compiled), moved)
     }
 
@@ -393,29 +407,6 @@ fn rule(service: &Service) -> Rule {
     let many_addresses = matches!(service.key, ServiceKey::Mark { .. });
     let flags = Flags { fallback: service.flags.fallback(), port: service.flags.port() };
     Rule { kind: service.scheduler, flags, many_addresses }
-}
-
-fn timeouts(from: &Timeouts) -> snapshot::Timeouts {
-    // NONE is no timeout that a user sets.
-    let none = snapshot::Timeouts::default().tcp[0];
-    let seconds = Ticks::from_secs;
-    snapshot::Timeouts {
-        tcp: [
-            none,
-            seconds(from.tcp_established),
-            seconds(from.tcp_syn_sent),
-            seconds(from.tcp_syn_received),
-            seconds(from.tcp_fin_wait),
-            seconds(from.tcp_time_wait),
-            seconds(from.tcp_close),
-            seconds(from.tcp_close_wait),
-            seconds(from.tcp_last_ack),
-            seconds(from.tcp_listen),
-            seconds(from.tcp_syn_ack),
-        ],
-        udp: seconds(from.udp),
-        ..snapshot::Timeouts::default()
-    }
 }
 
 impl Compiler {

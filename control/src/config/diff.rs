@@ -1,6 +1,9 @@
 //! What would change: one line a change, for people.
 
-use super::model::*;
+use super::model::{
+    policies::{SWITCHES, forwarding_name},
+    *,
+};
 use std::{
     collections::{HashMap, HashSet},
     fmt::Display,
@@ -20,6 +23,18 @@ pub fn diff(old: &Configuration, new: &Configuration) -> Vec<String> {
     for address in new.virtual_addresses.difference(&old.virtual_addresses) {
         lines.push(format!("+ virtual address {address}"));
     }
+    rules("marks", &old.marks, &new.marks, &mut lines);
+    rules("source NAT", &old.source_nat, &new.source_nat, &mut lines);
+    if old.forwarding != new.forwarding {
+        let (old, new) = (forwarding_name(old.forwarding), forwarding_name(new.forwarding));
+        lines.push(format!("~ policy forward: {old} -> {new}"));
+    }
+    for switch in &SWITCHES {
+        let (old, new) = (switch.of(&old.policies), switch.of(&new.policies));
+        if old != new {
+            lines.push(format!("~ policy {}: {old} -> {new}", switch.name));
+        }
+    }
     let before: HashMap<&ServiceKey, &Arc<Service>> = old.services.iter().map(|s| (&s.key, s)).collect();
     let after: HashSet<&ServiceKey> = new.services.iter().map(|s| &s.key).collect();
     for service in old.services.iter().filter(|service| !after.contains(&service.key)) {
@@ -38,6 +53,19 @@ pub fn diff(old: &Configuration, new: &Configuration) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Rules are told apart by all that they say, and their order counts.
+fn rules<Rule: PartialEq + Display>(what: &str, old: &[Rule], new: &[Rule], lines: &mut Vec<String>) {
+    lines.extend(old.iter().filter(|rule| !new.contains(rule)).map(|rule| format!("- {rule}")));
+    lines.extend(new.iter().filter(|rule| !old.contains(rule)).map(|rule| format!("+ {rule}")));
+    let stayed = old.iter().filter(|rule| new.contains(rule));
+    let in_new = new.iter().filter(|rule| old.contains(rule));
+    // What is added comes after what stays, or it has changed the order, too.
+    let appended = new.iter().skip(in_new.clone().count()).all(|rule| !old.contains(rule));
+    if !stayed.eq(in_new) || !appended {
+        lines.push(format!("~ {what}: order of the rules"));
+    }
 }
 
 fn timeouts(old: &Timeouts, new: &Timeouts, lines: &mut Vec<String>) {
@@ -74,7 +102,19 @@ fn describe(service: &Service) -> String {
     if service.one_packet {
         text += " ops";
     }
+    match own_timeouts(service).as_str() {
+        "" => {}
+        own => text += &format!(" timeouts {own}"),
+    }
     text
+}
+
+/// `tcp 100 tcp-fin 10 udp 30`, of those that are its own.
+fn own_timeouts(service: &Service) -> String {
+    let ServiceTimeouts { tcp, tcp_fin, udp } = service.timeouts;
+    let all = [("tcp", tcp), ("tcp-fin", tcp_fin), ("udp", udp)];
+    let own = all.into_iter().filter_map(|(name, seconds)| Some(format!("{name} {}", seconds?)));
+    own.collect::<Vec<_>>().join(" ")
 }
 
 fn persistence(service: &Service) -> String {
@@ -112,6 +152,7 @@ fn changed_service(old: &Service, new: &Service, lines: &mut Vec<String>) {
         ("persistence", persistence(old), persistence(new)),
         ("engine", old.engine.map_or("", Engine::name).into(), new.engine.map_or("", Engine::name).into()),
         ("one-packet", old.one_packet.to_string(), new.one_packet.to_string()),
+        ("timeouts", own_timeouts(old), own_timeouts(new)),
     ];
     for (name, old, new) in changes {
         changed(&what, name, or_none(&old), or_none(&new), lines);
@@ -236,5 +277,37 @@ mod tests {
             parsed(&(one.to_owned() + &server(2) + &server(1))),
         );
         assert_eq!(diff(&old, &new), ["~ service tcp 10.0.0.1:80: order of its servers"]);
+    }
+
+    #[test]
+    fn rules_policies_and_own_timeouts_are_lines_too() {
+        let mark = |port: u16, mark: u8| format!("[[mark]]\nport = {port}\nmark = {mark}\n");
+        let service = |own: &str| format!("[[service]]\nmark = 1\n{own}");
+        let old = parsed(&(mark(80, 1) + &mark(443, 1) + &service("timeout_tcp = 100\n")));
+        let new = "[routing]\nforward = \"all\"\n[policy]\nconn_reuse_mode = 0\nsloppy_tcp = true\n\
+                   [[source_nat]]\nsource = \"10.10.10.0/24\"\nto = \"20.20.20.11\"\n"
+            .to_owned();
+        let new = parsed(&(new + &mark(443, 1) + &mark(8080, 2) + &service("timeout_udp = 9\n")));
+        assert_eq!(
+            diff(&old, &new),
+            [
+                "- mark 1: every protocol port 80",
+                "+ mark 2: every protocol port 8080",
+                "+ source NAT of 10.10.10.0/24 to 20.20.20.11",
+                "~ policy forward: servers -> all",
+                "~ policy conn_reuse_mode: 1 -> 0",
+                "~ policy sloppy_tcp: 0 -> 1",
+                "~ service mark 1: timeouts tcp 100 -> udp 9",
+            ]
+        );
+        let (one, other) = (mark(80, 1) + &mark(80, 2), mark(80, 2) + &mark(80, 1));
+        assert_eq!(diff(&parsed(&one), &parsed(&other)), ["~ marks: order of the rules"]);
+        let before = mark(1, 1) + &one;
+        assert_eq!(
+            diff(&parsed(&one), &parsed(&before)),
+            ["+ mark 1: every protocol port 1", "~ marks: order of the rules"]
+        );
+        let added = parsed(&service("timeout_tcp_fin = 5\n"));
+        assert_eq!(diff(&Configuration::default(), &added), ["+ service mark 1 wlc timeouts tcp-fin 5"]);
     }
 }

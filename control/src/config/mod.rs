@@ -11,7 +11,7 @@ pub mod slots;
 pub mod toml;
 mod tunnels;
 pub mod validate;
-mod wire;
+pub mod wire;
 
 pub use self::toml::{ConfigError, ConfigErrors, read};
 pub use model::Configuration;

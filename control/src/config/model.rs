@@ -4,15 +4,20 @@
 //! through there again. Nothing here knows where it came from.
 
 pub mod dpdk;
+pub mod policies;
+pub mod rules;
+mod tunnel;
 
-use pointsman_dataplane::scheduler::Kind;
+use pointsman_dataplane::{policy::Policies, routing::Forwarding, scheduler::Kind};
+use rules::{MarkRule, SourceNat};
 use std::{
     collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
-    num::{NonZeroU16, NonZeroU32, NonZeroU64},
+    num::{NonZeroU32, NonZeroU64},
     sync::Arc,
 };
+pub use tunnel::{Checksum, Tunnel};
 
 /// The longest timeout and persistence of the originals, in seconds: 31 days.
 pub const MAX_SECONDS: u32 = 2_678_400;
@@ -28,6 +33,14 @@ pub struct Configuration {
     pub services: Vec<Arc<Service>>,
     /// Virtual addresses that are up without a service.
     pub virtual_addresses: BTreeSet<IpAddr>,
+    /// In order: the last one that fits a packet gives it its mark.
+    pub marks: Vec<MarkRule>,
+    /// In order: the first one that fits a packet is the packet's.
+    pub source_nat: Vec<SourceNat>,
+    /// Which packets are forwarded that no service takes.
+    pub forwarding: Forwarding,
+    /// The switches of the original.
+    pub policies: Policies,
 }
 
 impl Configuration {
@@ -36,10 +49,12 @@ impl Configuration {
         self.services.iter().position(|service| service.key == *key)
     }
 
-    /// Every virtual address that is up: those of services and those brought up alone.
+    /// Every address that is up: those of services, of marks and of source NAT, and those brought up alone.
     pub fn addresses_up(&self) -> BTreeSet<IpAddr> {
         let services = self.services.iter().filter_map(|service| service.key.address());
-        services.chain(self.virtual_addresses.iter().copied()).collect()
+        let marks = self.marks.iter().filter_map(|rule| rule.destination?.single());
+        let rules = marks.chain(self.source_nat.iter().map(|rule| rule.to));
+        services.chain(rules).chain(self.virtual_addresses.iter().copied()).collect()
     }
 
     /// Servers of all services.
@@ -352,6 +367,8 @@ pub struct Service {
     pub engine: Option<Engine>,
     /// Whether each datagram is scheduled.
     pub one_packet: bool,
+    /// How long its connections live, where that is not as all others'.
+    pub timeouts: ServiceTimeouts,
     /// In the order in which they were added.
     pub servers: Vec<Server>,
 }
@@ -366,6 +383,17 @@ impl Service {
     pub fn flag_names(&self) -> Vec<&'static str> {
         self.flags.names(self.scheduler)
     }
+}
+
+/// Seconds that the connections of one service live without a packet: 1..=[`MAX_SECONDS`]; `None`: as all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceTimeouts {
+    /// ESTABLISHED.
+    pub tcp: Option<NonZeroU32>,
+    /// FIN_WAIT.
+    pub tcp_fin: Option<NonZeroU32>,
+    /// A UDP flow.
+    pub udp: Option<NonZeroU32>,
 }
 
 /// Flags of a scheduler: three bits, whose meaning is the scheduler's.
@@ -511,58 +539,6 @@ impl Method {
             Method::Nat => "nat",
             Method::Tunnel(_) => "tunnel",
             Method::Local => "local",
-        }
-    }
-}
-
-/// What a tunnelled packet is wrapped in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tunnel {
-    /// IP in IP.
-    Ipip,
-    /// Generic UDP encapsulation.
-    Gue {
-        /// Its UDP port.
-        port: NonZeroU16,
-        /// Of the outer header.
-        checksum: Checksum,
-    },
-    /// GRE.
-    Gre {
-        /// Whether it carries a checksum.
-        checksum: bool,
-    },
-}
-
-impl Tunnel {
-    /// As configurations name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Tunnel::Ipip => "ipip",
-            Tunnel::Gue { .. } => "gue",
-            Tunnel::Gre { .. } => "gre",
-        }
-    }
-}
-
-/// The checksum of a GUE header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checksum {
-    /// None.
-    None,
-    /// The UDP checksum.
-    On,
-    /// Remote checksum offload.
-    Remote,
-}
-
-impl Checksum {
-    /// As configurations name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Checksum::None => "none",
-            Checksum::On => "on",
-            Checksum::Remote => "remote",
         }
     }
 }

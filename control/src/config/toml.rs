@@ -54,6 +54,25 @@
 //! tcp_syn_ack = 120
 //! udp = 300
 //!
+//! [routing]                      # packets that no service takes
+//! forward = "servers"            # default: those from and to NATed servers, and of networks with source NAT; or "all", "off"
+//!
+//! [policy]                       # the switches of `sysctl net.ipv4.vs.*`, by the same names and with the same defaults
+//! sloppy_tcp = false             # `pointsman policy list` says what they are
+//!
+//! [[mark]]                       # which packets get a firewall mark; of all that fit a packet the last counts
+//! protocol = "tcp"               # or "udp", "sctp"; default: every protocol
+//! source = "10.9.0.0/16"         # an address or a network; default: anywhere
+//! destination = "10.0.0.100"     # the same; an address is up like that of a service
+//! port = 80                      # or "80-90"; default: every port
+//! interface = "eth0"             # the port that they come in by; default: any
+//! mark = 10                      # that of a service
+//!
+//! [[source_nat]]                 # which packets leave from another address; of all that fit a packet the first counts
+//! source = "10.10.10.0/24"       # whose: an address or a network
+//! interface = "eth0"             # the port that they leave by; default: any
+//! to = "20.20.20.11"             # the address, which is up like that of a service
+//!
 //! [[service]]                    # a virtual service
 //! protocol = "tcp"               # or "udp", "sctp"; default "tcp"
 //! address = "10.0.0.100"         # VIP; or `mark = 10` (and `ipv6 = true`) for a firewall mark
@@ -64,6 +83,9 @@
 //! persistence_prefix = 24        # length of the mask of `ipvsadm -M`; default: the whole address
 //! persistence_engine = "sip"     # as `ipvsadm --pe`; default: none
 //! one_packet = false             # as `ipvsadm -o`; UDP only
+//! timeout_tcp = 900              # seconds, as `ipvsadm --set`, for this service alone; default: those of all
+//! timeout_tcp_fin = 120
+//! timeout_udp = 300
 //!
 //! [[service.server]]             # a real server of the service above, in the order of `ipvsadm -a`
 //! address = "192.168.10.12"      # RIP
@@ -78,6 +100,7 @@
 //! A key that is not listed here is an error, and the nearest one that is listed is suggested.
 
 mod reader;
+mod rules;
 
 use super::{Configuration, model::MAX_SECONDS, validate};
 use pointsman_proto::v1;
@@ -171,6 +194,8 @@ fn field_in_file(field: &str) -> String {
         .replace("start.ports", "port")
         .replace("start.memory", "memory")
         .replace("start.dpdk", "dpdk")
+        .replace("marks[", "mark[")
+        .replace("policies.", "policy.")
 }
 
 fn document(mut root: Section<'_, '_>, report: &mut Report) -> v1::Configuration {
@@ -189,12 +214,27 @@ fn document(mut root: Section<'_, '_>, report: &mut Report) -> v1::Configuration
     start.memory = root.section("memory", report).map(|section| memory(section, report));
     start.dpdk = root.section("dpdk", report).map(|section| dpdk(section, report));
     let timeouts = root.section("timeouts", report).map(|section| timeouts(section, report));
+    let routing = root.section("routing", report).map(|section| rules::routing(section, report));
+    let policies = root.section("policy", report).map(|section| rules::policies(section, report));
+    let marks =
+        root.sections("mark", report).into_iter().map(|section| rules::mark(section, report)).collect();
+    let nats = root.sections("source_nat", report).into_iter();
+    let source_nat = nats.map(|section| rules::source_nat(section, report)).collect();
     let services =
         root.sections("service", report).into_iter().map(|section| service(section, report)).collect();
     let virtual_addresses = root
         .list("virtual_addresses", "addresses in quotes", report, |value| value.as_str().map(str::to_owned));
     root.finish(report);
-    v1::Configuration { start: Some(start), timeouts, services, virtual_addresses }
+    v1::Configuration {
+        start: Some(start),
+        timeouts,
+        services,
+        virtual_addresses,
+        marks,
+        source_nat,
+        routing,
+        policies: policies.unwrap_or_default(),
+    }
 }
 
 /// From what an idle director needs to what 256 GiB hold.
@@ -298,6 +338,9 @@ fn service(mut section: Section<'_, '_>, report: &mut Report) -> v1::ServiceConf
             .unwrap_or_default()
             .into(),
         one_packet: section.boolean("one_packet", report).unwrap_or(false),
+        timeout_tcp: section.number32("timeout_tcp", SECONDS, report),
+        timeout_tcp_fin: section.number32("timeout_tcp_fin", SECONDS, report),
+        timeout_udp: section.number32("timeout_udp", SECONDS, report),
     };
     let servers =
         section.sections("server", report).into_iter().map(|section| server(section, report)).collect();

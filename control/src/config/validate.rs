@@ -5,15 +5,18 @@
 //! one.
 
 mod dpdk;
+mod rules;
 mod start;
 
 use super::model::*;
 use crate::refusal::{Code, Refusal};
 use pointsman_dataplane::{
     limits::{MAX_DESTINATIONS, MAX_SERVICES},
+    policy::Policies,
     scheduler::{Kind, mh},
 };
 use pointsman_proto::v1;
+pub use rules::{forwarding, interfaces, mark, policies, source_nat};
 use std::{
     collections::{BTreeSet, HashSet},
     net::IpAddr,
@@ -42,10 +45,23 @@ pub fn configuration(asked: &v1::Configuration) -> Result<Configuration, Vec<Ref
             ));
         }
     }
-    match (start, timeouts, refusals.is_empty()) {
-        (Some(start), Some(timeouts), true) => {
-            Ok(Configuration { start, timeouts, services, virtual_addresses })
-        }
+    let marks = rules::marks(&asked.marks, &mut refusals);
+    let source_nat = rules::source_nats(&asked.source_nat, &mut refusals);
+    let forward = asked.routing.as_ref().map_or("", |routing| &routing.forward);
+    let forwarding = forwarding(forward, "routing.forward", &mut refusals);
+    let mut switches = Policies::default();
+    policies(&asked.policies, "policies", &mut switches, &mut refusals);
+    match (start, timeouts, forwarding, refusals.is_empty()) {
+        (Some(start), Some(timeouts), Some(forwarding), true) => Ok(Configuration {
+            start,
+            timeouts,
+            services,
+            virtual_addresses,
+            marks,
+            source_nat,
+            forwarding,
+            policies: switches,
+        }),
         _ => Err(refusals),
     }
 }
@@ -201,6 +217,7 @@ pub fn service(asked: &v1::Service, at: &str, refusals: &mut Vec<Refusal>) -> Op
             None
         }
     };
+    let timeouts = service_timeouts(asked, at, refusals);
     if let Some(ServiceKey::Address { protocol, port, .. }) = key {
         if port == 0 && asked.persistence_seconds == 0 {
             refusals.push(Refusal::invalid(
@@ -228,8 +245,28 @@ pub fn service(asked: &v1::Service, at: &str, refusals: &mut Vec<Refusal>) -> Op
         persistence,
         engine,
         one_packet: asked.one_packet,
+        timeouts,
         servers: Vec::new(),
     })
+}
+
+fn service_timeouts(asked: &v1::Service, at: &str, refusals: &mut Vec<Refusal>) -> ServiceTimeouts {
+    let mut pick = |name: &str, asked: Option<u32>| {
+        let seconds = NonZeroU32::new(asked.unwrap_or(0))?;
+        if seconds.get() > MAX_SECONDS {
+            refusals.push(Refusal::invalid(
+                format!("{at}.{name}"),
+                format!("expected 1 to {MAX_SECONDS} seconds, found {seconds}"),
+                "leave it out for the time that all services have",
+            ));
+        }
+        Some(seconds)
+    };
+    ServiceTimeouts {
+        tcp: pick("timeout_tcp", asked.timeout_tcp),
+        tcp_fin: pick("timeout_tcp_fin", asked.timeout_tcp_fin),
+        udp: pick("timeout_udp", asked.timeout_udp),
+    }
 }
 
 fn protocol(asked: i32, at: &str, refusals: &mut Vec<Refusal>) -> Option<Protocol> {

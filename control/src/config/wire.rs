@@ -1,7 +1,13 @@
 //! The model as gRPC messages. The way back is [`super::validate`].
 
-use super::model::*;
+use super::model::{
+    policies::{SWITCHES, forwarding_name},
+    rules::{MarkRule, SourceNat, written},
+    *,
+};
+use pointsman_dataplane::policy::Policies;
 use pointsman_proto::v1;
+use std::num::NonZeroU32;
 
 impl From<&Configuration> for v1::Configuration {
     fn from(from: &Configuration) -> Self {
@@ -10,8 +16,52 @@ impl From<&Configuration> for v1::Configuration {
             timeouts: Some((&from.timeouts).into()),
             services: from.services.iter().map(|service| (&**service).into()).collect(),
             virtual_addresses: from.virtual_addresses.iter().map(ToString::to_string).collect(),
+            marks: from.marks.iter().map(Into::into).collect(),
+            source_nat: from.source_nat.iter().map(Into::into).collect(),
+            routing: Some(v1::Routing { forward: forwarding_name(from.forwarding).into() }),
+            policies: SWITCHES.iter().map(|s| (s.name.to_owned(), s.of(&from.policies))).collect(),
         }
     }
+}
+
+impl From<&MarkRule> for v1::MarkRule {
+    fn from(from: &MarkRule) -> Self {
+        let protocol = from.protocol.map_or(v1::Protocol::Unspecified, Into::into);
+        let last = |(first, last)| (first != last).then_some(last);
+        Self {
+            protocol: protocol.into(),
+            source: from.source.as_ref().map(written).unwrap_or_default(),
+            destination: from.destination.as_ref().map(written).unwrap_or_default(),
+            port: from.ports.map(|(first, _)| first.get().into()),
+            last_port: from.ports.and_then(last).map(|last| last.get().into()),
+            interface: from.interface.clone().unwrap_or_default(),
+            mark: from.mark.get(),
+        }
+    }
+}
+
+impl From<&SourceNat> for v1::SourceNat {
+    fn from(from: &SourceNat) -> Self {
+        Self {
+            source: written(&from.source),
+            interface: from.interface.clone().unwrap_or_default(),
+            to: from.to.to_string(),
+        }
+    }
+}
+
+/// All switches, with what they do.
+pub fn policies(policies: &Policies) -> Vec<v1::Policy> {
+    let default = Policies::default();
+    let policy = |switch: &super::model::policies::Switch| v1::Policy {
+        name: switch.name.into(),
+        value: switch.of(policies),
+        default_value: switch.of(&default),
+        explanation: switch.about.into(),
+        lowest: *switch.range.start(),
+        highest: *switch.range.end(),
+    };
+    SWITCHES.iter().map(policy).collect()
 }
 
 impl From<&Start> for v1::Start {
@@ -121,6 +171,9 @@ impl From<&Service> for v1::Service {
             persistence_prefix: from.persistence.map(|p| p.prefix).filter(|p| *p != whole).map(Into::into),
             persistence_engine: from.engine.map_or("", Engine::name).into(),
             one_packet: from.one_packet,
+            timeout_tcp: from.timeouts.tcp.map(NonZeroU32::get),
+            timeout_tcp_fin: from.timeouts.tcp_fin.map(NonZeroU32::get),
+            timeout_udp: from.timeouts.udp.map(NonZeroU32::get),
         }
     }
 }

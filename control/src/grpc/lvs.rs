@@ -2,11 +2,12 @@
 
 use super::{Context, refused, required, status};
 use crate::{
-    apply::{Terms, View},
+    apply::{InForce, Terms, View},
     config::{
         compile::pending,
-        model::{Configuration, Service as Model},
+        model::{Configuration, Service as Model, policies::forwarding_name},
         slots::DestinationKey,
+        wire,
     },
     counters::Totals,
     refusal::{Code, Refusal},
@@ -20,6 +21,10 @@ pub(super) struct Service(pub(super) Context);
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
+    fn in_force(&self) -> InForce {
+        self.0.control.watch().borrow().clone()
+    }
+
     async fn change(
         &self,
         verb: impl FnOnce(&mut Configuration) -> Result<(), Refusal> + Send + 'static,
@@ -109,8 +114,8 @@ impl Lvs for Service {
     }
 
     async fn get_timeouts(&self, _: Request<GetTimeoutsRequest>) -> Answer<Timeouts> {
-        let in_force = self.0.control.watch().borrow().clone();
-        let timeouts = &in_force.configuration.timeouts;
+        let configuration = self.in_force().configuration;
+        let timeouts = &configuration.timeouts;
         Ok(Response::new(Timeouts {
             tcp_seconds: timeouts.tcp_established,
             tcp_fin_seconds: timeouts.tcp_fin_wait,
@@ -132,6 +137,52 @@ impl Lvs for Service {
     ) -> Answer<ChangeResponse> {
         let address = request.into_inner().address;
         self.change(move |config| verbs::delete_virtual_address(config, &address)).await
+    }
+
+    async fn add_mark(&self, request: Request<AddMarkRequest>) -> Answer<ChangeResponse> {
+        let rule = required(request.into_inner().rule, "rule")?;
+        self.change(move |config| verbs::add_mark(config, &rule)).await
+    }
+
+    async fn delete_mark(&self, request: Request<DeleteMarkRequest>) -> Answer<ChangeResponse> {
+        let rule = required(request.into_inner().rule, "rule")?;
+        self.change(move |config| verbs::delete_mark(config, &rule)).await
+    }
+
+    async fn list_marks(&self, _: Request<ListMarksRequest>) -> Answer<ListMarksResponse> {
+        let InForce { generation, configuration } = self.in_force();
+        let rules = configuration.marks.iter().map(Into::into).collect();
+        Ok(Response::new(ListMarksResponse { generation, rules }))
+    }
+
+    async fn add_source_nat(&self, request: Request<AddSourceNatRequest>) -> Answer<ChangeResponse> {
+        let rule = required(request.into_inner().rule, "rule")?;
+        self.change(move |config| verbs::add_source_nat(config, &rule)).await
+    }
+
+    async fn delete_source_nat(&self, request: Request<DeleteSourceNatRequest>) -> Answer<ChangeResponse> {
+        let rule = required(request.into_inner().rule, "rule")?;
+        self.change(move |config| verbs::delete_source_nat(config, &rule)).await
+    }
+
+    async fn list_source_nat(&self, _: Request<ListSourceNatRequest>) -> Answer<ListSourceNatResponse> {
+        let InForce { generation, configuration } = self.in_force();
+        let rules = configuration.source_nat.iter().map(Into::into).collect();
+        Ok(Response::new(ListSourceNatResponse { generation, rules }))
+    }
+
+    async fn set_policies(&self, request: Request<SetPoliciesRequest>) -> Answer<ChangeResponse> {
+        let asked = request.into_inner();
+        self.change(move |config| verbs::set_policies(config, &asked)).await
+    }
+
+    async fn get_policies(&self, _: Request<GetPoliciesRequest>) -> Answer<GetPoliciesResponse> {
+        let InForce { generation, configuration } = self.in_force();
+        Ok(Response::new(GetPoliciesResponse {
+            generation,
+            policies: wire::policies(&configuration.policies),
+            forward: forwarding_name(configuration.forwarding).into(),
+        }))
     }
 
     async fn batch(&self, request: Request<BatchRequest>) -> Answer<BatchResponse> {
@@ -192,13 +243,12 @@ fn service_status(service: &Model, view: &View) -> ServiceStatus {
     }
 }
 
-/// Nothing comes back by way of the director while it only routes directly: the outward counts are 0.
 fn encode_counters(totals: Totals) -> Counters {
-    let Totals { connections, packets_in, bytes_in } = totals;
-    Counters { connections, packets_in, bytes_in, ..Default::default() }
+    let Totals { connections, packets_in, bytes_in, packets_out, bytes_out } = totals;
+    Counters { connections, packets_in, packets_out, bytes_in, bytes_out }
 }
 
 fn encode_rates(rates: Totals) -> Rates {
-    let Totals { connections, packets_in, bytes_in } = rates;
-    Rates { connections, packets_in, bytes_in, ..Default::default() }
+    let Totals { connections, packets_in, bytes_in, packets_out, bytes_out } = rates;
+    Rates { connections, packets_in, packets_out, bytes_in, bytes_out }
 }

@@ -100,12 +100,15 @@ fn status(error: Error) -> Status {
 /// One refusal.
 fn refused(refusal: Refusal) -> Status {
     let code = match refusal.code {
-        Code::ServiceExists | Code::DestinationExists | Code::AddressExists => tonic::Code::AlreadyExists,
+        Code::ServiceExists | Code::DestinationExists | Code::AddressExists | Code::RuleExists => {
+            tonic::Code::AlreadyExists
+        }
         Code::NoSuchService
         | Code::ServiceNotDefined
         | Code::SchedulerNotFound
         | Code::NoSuchDestination
-        | Code::NoSuchAddress => tonic::Code::NotFound,
+        | Code::NoSuchAddress
+        | Code::NoSuchRule => tonic::Code::NotFound,
         Code::ThresholdRange => tonic::Code::OutOfRange,
         Code::Generation => tonic::Code::Aborted,
         Code::Capacity => tonic::Code::ResourceExhausted,

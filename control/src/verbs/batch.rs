@@ -74,6 +74,15 @@ impl Batch<'_> {
             }
             Kind::AddVirtualAddress(request) => add_virtual_address(self.config, &request.address),
             Kind::DeleteVirtualAddress(request) => delete_virtual_address(self.config, &request.address),
+            Kind::AddMark(request) => add_mark(self.config, required(request.rule.as_ref(), "rule")?),
+            Kind::DeleteMark(request) => delete_mark(self.config, required(request.rule.as_ref(), "rule")?),
+            Kind::AddSourceNat(request) => {
+                add_source_nat(self.config, required(request.rule.as_ref(), "rule")?)
+            }
+            Kind::DeleteSourceNat(request) => {
+                delete_source_nat(self.config, required(request.rule.as_ref(), "rule")?)
+            }
+            Kind::SetPolicies(request) => set_policies(self.config, request),
         }
     }
 

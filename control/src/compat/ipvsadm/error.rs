@@ -70,9 +70,11 @@ pub fn refusal_sentence(refusal: &Refusal) -> String {
         Code::Invalid | Code::Unspecified => {
             explained("Invalid operation.  Possibly wrong module version, address not unicast, ...", refusal)
         }
-        Code::NoSuchAddress | Code::AddressExists | Code::Generation => {
-            explained("Invalid argument", refusal)
-        }
+        Code::NoSuchAddress
+        | Code::AddressExists
+        | Code::NoSuchRule
+        | Code::RuleExists
+        | Code::Generation => explained("Invalid argument", refusal),
     }
 }
 

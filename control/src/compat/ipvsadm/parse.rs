@@ -276,6 +276,7 @@ impl<'a> Draft<'a> {
             persistence_prefix,
             persistence_engine: self.engine.clone(),
             one_packet,
+            ..Service::default()
         })
     }
 

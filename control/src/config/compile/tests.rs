@@ -5,7 +5,9 @@ use crate::{
 };
 use pointsman_dataplane::{
     conn::key::Key4,
-    routing::Way,
+    mark,
+    prefix::Prefix,
+    routing::{Forwarding, SourceNat, Way},
     scheduler::Opening,
     snapshot::{NeighborState, Presence},
 };
@@ -189,4 +191,69 @@ fn the_service_of_a_mark_is_found_by_its_mark_and_family() {
     let of = |mark, v6| snapshot.service_index.of_mark(mark, v6);
     assert_eq!((of(7, false), of(7, true), of(8, false)), (Some(1), Some(2), None));
     assert!(snapshot.services.iter().all(|service| !service.pending));
+}
+
+#[test]
+fn rules_of_marks_and_source_nat_reach_the_workers_with_the_numbers_of_ports() {
+    let text = "[routing]\nforward = \"all\"\n[policy]\nsloppy_tcp = true\n\
+        [[mark]]\nprotocol = \"tcp\"\ndestination = \"10.0.0.100\"\nport = \"80-90\"\nmark = 10\n\
+        [[mark]]\nsource = \"10.9.0.0/16\"\ninterface = \"eth0\"\nmark = 11\n\
+        [[source_nat]]\nsource = \"10.10.10.0/24\"\ninterface = \"eth0\"\nto = \"20.20.20.11\"\n";
+    let configuration = parsed(text);
+    let mut compiler = Compiler::default();
+    let snapshot = compiler.compile(&configuration, &testing::network(), at(1));
+    let packet = |source: [u8; 4], port| mark::Packet {
+        protocol: 6,
+        source: source.into(),
+        destination: [10, 0, 0, 100].into(),
+        port,
+        interface: 0,
+    };
+    let of = |source, port| snapshot.marks.of(&packet(source, port));
+    assert_eq!((of([8, 8, 8, 8], 90), of([8, 8, 8, 8], 91), of([10, 9, 1, 1], 90)), (10, 0, 11));
+    let rule = SourceNat {
+        source: Prefix::new([10, 10, 10, 0].into(), 24),
+        port: Some(0),
+        address: [20, 20, 20, 11].into(),
+    };
+    assert_eq!(*snapshot.routing.source_nat, [rule]);
+    assert_eq!(snapshot.routing.forwarding, Forwarding::All);
+    assert!(snapshot.policies.sloppy_tcp);
+    for up in [[10, 0, 0, 100], [20, 20, 20, 11]] {
+        assert!(snapshot.virtual_addresses.contains(&up.into()));
+    }
+    let again = compiler.compile(&configuration, &testing::network(), at(2));
+    assert!(Arc::ptr_eq(&snapshot.routing, &again.routing));
+    // The port is gone: its rules fit nothing, and not everything.
+    let gone = compiler.compile(&configuration, &Network::default(), at(3));
+    assert_eq!(gone.marks.of(&packet([10, 9, 1, 1], 91)), 0);
+    assert!(gone.routing.source_nat.is_empty());
+}
+
+#[test]
+fn a_service_has_timeouts_of_its_own_and_the_rest_of_all() {
+    let mut compiler = Compiler::default();
+    let network = testing::network();
+    let text = |all: &str, own: &str| {
+        let one = service(&["10.0.0.12"]).replace("scheduler", &format!("{own}scheduler"));
+        parsed(&format!("[timeouts]\n{all}\n{one}"))
+    };
+    let mut compiled = |generation, configuration: &Configuration| {
+        compiler.compile(configuration, &network, at(generation)).destinations[0].timeouts.clone()
+    };
+    assert_eq!(compiled(1, &text("", "")), None);
+    let mut own = text("", "timeout_tcp = 100\ntimeout_udp = 7\n");
+    let second = compiled(2, &own).unwrap();
+    let seconds = |timeouts: &snapshot::Timeouts| {
+        (timeouts.tcp[1], timeouts.tcp[4], timeouts.udp) // ESTABLISHED, FIN_WAIT
+    };
+    assert_eq!(seconds(&second), (Ticks::from_secs(100), Ticks::from_secs(120), Ticks::from_secs(7)));
+    // `--set` for all services, of which this one has its FIN_WAIT.
+    own.timeouts.tcp_fin_wait = 30;
+    own.timeouts.udp = 60;
+    let third = compiled(3, &own).unwrap();
+    assert_eq!(seconds(&third), (Ticks::from_secs(100), Ticks::from_secs(30), Ticks::from_secs(7)));
+    let fourth = compiled(4, &own).unwrap();
+    assert!(Arc::ptr_eq(&third, &fourth));
+    assert_eq!(compiled(5, &text("", "")), None);
 }

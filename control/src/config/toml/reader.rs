@@ -128,6 +128,18 @@ impl<'a, 'i> Section<'a, 'i> {
         self.number(key, range, report).and_then(|number| u32::try_from(number).ok())
     }
 
+    /// A port, or the first and the last of several in quotes. Which ports there are is not looked at.
+    pub(super) fn ports(&mut self, key: &'static str, report: &mut Report) -> Option<(u32, Option<u32>)> {
+        let expected = "a port, or two in quotes";
+        self.typed(key, expected, "write it as 80 or \"80-90\"", report, |value| match value.as_str() {
+            None => Some((u32::try_from(whole(value)?).ok()?, None)),
+            Some(text) => match text.split_once('-') {
+                None => Some((text.parse().ok()?, None)),
+                Some((first, last)) => Some((first.trim().parse().ok()?, Some(last.trim().parse().ok()?))),
+            },
+        })
+    }
+
     /// One of some words.
     pub(super) fn word<T: Copy>(
         &mut self,

@@ -2,7 +2,11 @@
 
 use super::read;
 use crate::config::{Configuration, model::*};
-use pointsman_dataplane::scheduler::Kind;
+use pointsman_dataplane::{
+    policy::{Defence, Policies},
+    routing::Forwarding,
+    scheduler::Kind,
+};
 use std::path::Path;
 
 fn parsed(text: &str) -> Configuration {
@@ -70,7 +74,87 @@ const EVERY_KEY: &str = r#"
     mark = 10
     ipv6 = true
     one_packet = true
+    timeout_tcp = 100
+    timeout_tcp_fin = 10
+    timeout_udp = 30
+    [routing]
+    forward = "off"
+    [policy]
+    expire_nodest_conn = true
+    conn_reuse_mode = 3
+    drop_entry = 2
+    am_droprate = 4
+    pmtu_disc = false
+    [[mark]]
+    protocol = "udp"
+    source = "10.9.7.1/16"
+    destination = "10.0.0.100"
+    port = 80
+    interface = "eth1"
+    mark = 10
+    [[mark]]
+    port = "80-90"
+    mark = 4294967295
+    [[source_nat]]
+    source = "10.10.10.0/24"
+    interface = "outside"
+    to = "20.20.20.11"
+    [[source_nat]]
+    source = "fd00:9::/64"
+    to = "fd00::11"
 "#;
+
+#[test]
+fn every_key_of_rules_and_policies_reaches_the_model() {
+    let configuration = parsed(EVERY_KEY);
+    let said = |rules: &[String]| rules.join("; ");
+    let marks: Vec<String> = configuration.marks.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said(&marks),
+        "mark 10: udp from 10.9.0.0/16 to 10.0.0.100 port 80 by eth1; mark 4294967295: every protocol port 80-90"
+    );
+    let nats: Vec<String> = configuration.source_nat.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said(&nats),
+        "source NAT of 10.10.10.0/24 by outside to 20.20.20.11; source NAT of fd00:9::/64 to fd00::11"
+    );
+    let expected = Policies {
+        expire_nodest_conn: true,
+        conn_reuse_mode: 3,
+        drop_entry: Defence::Working,
+        am_droprate: 4,
+        pmtu_disc: false,
+        ..Policies::default()
+    };
+    assert_eq!((configuration.policies, configuration.forwarding), (expected, Forwarding::Off));
+    let timeouts = configuration.services[1].timeouts;
+    let seconds = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp].map(|seconds| seconds.unwrap().get());
+    assert_eq!(seconds, [100, 10, 30]);
+    let sent = pointsman_proto::v1::Configuration::from(&configuration);
+    assert_eq!(crate::config::validate::configuration(&sent), Ok(configuration));
+}
+
+#[test]
+fn wrong_rules_and_policies_are_named_with_their_lines() {
+    let text = "[routing]\nforward = \"some\"\n[policy]\nsloppy_tpc = true\nam_droprate = 0\n[[mark]]\n\
+                port = \"90-80\"\nmark = 1\n[[mark]]\ndestination = \"10.0.0.0/33\"\nport = true\nmark = 2\n\
+                [[source_nat]]\nsource = \"10.10.10.0/24\"\nto = \"fd00::1\"\n[[source_nat]]\nto = \"10.0.0.1\"\n\
+                [[service]]\nmark = 1\ntimeout_udp = 2678401\n";
+    assert_eq!(
+        messages(text),
+        [
+            "pointsman.toml:2: routing.forward: expected \"servers\", \"all\" or \"off\", found \"some\"; choose one of them",
+            "pointsman.toml:4: policy.sloppy_tpc: unknown key; did you mean `sloppy_tcp`?",
+            "pointsman.toml:5: policy.am_droprate: expected a whole number from 1 to 4294967295, found 0; choose a number in that range",
+            "pointsman.toml:7: mark[0].port: expected a port from 1 to 65535, or two with the lower one first, found 90-80; write it as 80 or \"80-90\", or leave it out for every port",
+            "pointsman.toml:10: mark[1].destination: expected 0 to 32 bits after the slash, found \"33\"; write it as 10.9.0.0/16 or fd00:9::/64",
+            "pointsman.toml:11: mark[1].port: expected a port, or two in quotes, found true; write it as 80 or \"80-90\"",
+            "pointsman.toml:15: source_nat[0].to: packets of 10.10.10.0/24 cannot leave from fd00::1: they are of different families; choose an address of the family of the source",
+            "pointsman.toml:16: source_nat[1].source: expected an address or a network in quotes, found nothing; add `source = ...`",
+            "pointsman.toml:20: service[0].timeout_udp: expected a whole number from 1 to 2678400, found 2678401; choose a number in that range",
+        ]
+    );
+}
 
 #[test]
 fn every_key_of_what_is_fixed_at_start_reaches_the_model() {
