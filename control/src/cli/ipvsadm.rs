@@ -170,7 +170,7 @@ impl Session<'_> {
                 }
                 Err(other) => {
                     self.send(&mut waiting).await?;
-                    let done = self.execute(other).await;
+                    let done = self.execute(*other).await;
                     status = self.told(done)?;
                 }
             }
@@ -358,7 +358,7 @@ impl Session<'_> {
 }
 
 /// The call that a command is, if it changes the configuration; else the command.
-fn verb(command: Command) -> Result<Kind, Command> {
+fn verb(command: Command) -> Result<Kind, Box<Command>> {
     Ok(match command {
         Command::AddService(service) => Kind::AddService(AddServiceRequest { service: Some(service) }),
         Command::EditService(service) => Kind::EditService(EditServiceRequest { service: Some(service) }),
@@ -374,6 +374,6 @@ fn verb(command: Command) -> Result<Kind, Command> {
             Kind::DeleteServer(DeleteServerRequest { service: Some(key), address, port: port.into() })
         }
         Command::SetTimeouts(timeouts) => Kind::SetTimeouts(SetTimeoutsRequest { timeouts: Some(timeouts) }),
-        other => return Err(other),
+        other => return Err(Box::new(other)),
     })
 }
