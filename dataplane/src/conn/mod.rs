@@ -6,6 +6,7 @@
 pub mod key;
 mod lists;
 pub mod lookup;
+pub mod sctp;
 mod sweep;
 pub mod table;
 pub mod tcp;
