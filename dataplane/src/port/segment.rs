@@ -9,7 +9,7 @@
 //! equal payloads but the last, the IPv4 identification counts up, PSH and FIN are on the last, CWR (RFC 3168) on the
 //! first.
 
-use crate::wire::{checksum, ethernet, vlan};
+use crate::wire::{checksum, ethernet, sctp, vlan};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -148,7 +148,7 @@ pub fn complete_checksum(frame: &mut [u8], start: usize, offset: usize) -> bool 
         return false;
     };
     if offset == SCTP_CHECKSUM {
-        return complete_sctp(covered);
+        return sctp::refresh(covered);
     }
     if covered.len() < offset + 2 {
         return false;
@@ -160,19 +160,6 @@ pub fn complete_checksum(frame: &mut [u8], start: usize, offset: usize) -> bool 
 
 /// Where the checksum is in an SCTP header. No other protocol that the kernel offloads has one there.
 const SCTP_CHECKSUM: usize = 8;
-
-/// CRC32c (RFC 9260 appendix A), least significant byte first.
-fn complete_sctp(packet: &mut [u8]) -> bool {
-    let Some(header) = packet.first_chunk_mut::<12>() else {
-        return false;
-    };
-    header[SCTP_CHECKSUM..].fill(0);
-    let crc = !packet.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
-    });
-    packet[SCTP_CHECKSUM..12].copy_from_slice(&crc.to_le_bytes());
-    true
-}
 
 fn be16(bytes: &[u8], at: usize) -> Option<usize> {
     bytes.get(at..at + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])))
