@@ -3,6 +3,7 @@
 //! Read [`worker`] first: its `poll` is the table of contents, one line a stage. Nothing here knows the async runtime, a
 //! clock, or a configuration file; nothing allocates, locks, logs or makes a system call for a packet.
 
+pub mod app;
 pub mod batch;
 pub mod command;
 pub mod conn;

@@ -7,10 +7,17 @@
 //!
 //! As with the original, a template lives for the service's timeout from its last *new* connection, and beyond that in
 //! steps of a minute for as long as it has connections.
+//!
+//! The persistence engine of SIP tells the calls of a client apart: a template is then of one call, and its Call-ID is kept
+//! beside it, in memory that nothing touches while no service uses the engine.
 
-use crate::{stats::DestinationShared, time::Ticks};
+use crate::{
+    app::sip::{CallId, MAX_CALL_ID},
+    stats::DestinationShared,
+    time::Ticks,
+};
 use crossbeam::utils::CachePadded;
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use std::{
     hash::BuildHasher,
     net::IpAddr,
@@ -20,7 +27,7 @@ use std::{
     },
 };
 
-/// What a template is known by.
+/// What a template is known by, and a call's by its Call-ID besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TemplateKey {
     /// IP protocol number.
@@ -54,6 +61,8 @@ pub struct Held(u32);
 pub struct TemplateRecord {
     /// What it is known by.
     pub key: TemplateKey,
+    /// And which call it is of, if of one: what the original lists as PEData, with `sip` as PEName.
+    pub call_id: Option<CallId>,
     /// Slot of its destination.
     pub slot: u32,
     /// The generation of that slot.
@@ -74,18 +83,32 @@ pub struct Templates {
     gave_way: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
-    numbers: HashMap<TemplateKey, u32>,
+    /// Places of the templates, by who they are of.
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
     templates: Vec<Template>,
     free: Vec<u32>,
+    call_ids: Vec<CallId>,
+    free_call_ids: Vec<u32>,
     /// Where the search for one that gives way begins.
     hand: usize,
+}
+
+/// All that tells templates apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Caller<'a> {
+    key: &'a TemplateKey,
+    /// Empty: it is not of one call.
+    call_id: &'a [u8],
 }
 
 #[derive(Debug)]
 struct Template {
     key: TemplateKey,
+    /// Place of its Call-ID, or [`NO_CALL`].
+    call_id: u32,
     slot: u32,
     generation: u32,
     /// `None`: free.
@@ -97,6 +120,8 @@ struct Template {
     /// Tells this one from those that had its place before.
     tag: u32,
 }
+
+const NO_CALL: u32 = u32::MAX;
 
 impl Held {
     const TAG_BITS: u32 = 14;
@@ -154,9 +179,23 @@ impl Templates {
         is_usable: impl Fn(u32, u32) -> bool,
         pick: impl FnOnce() -> Option<Picked>,
     ) -> Option<(u32, Held)> {
-        let number = self.hasher.hash_one(key) as usize % Self::SHARDS;
+        self.follow_call(key, &[], (now, timeout), is_usable, pick)
+    }
+
+    /// The same for a client's call: as with the original, two networks' calls of one Call-ID are two. An empty `call_id`
+    /// is of no call; of a longer one than [`MAX_CALL_ID`] that many bytes count.
+    pub fn follow_call(
+        &self,
+        key: &TemplateKey,
+        call_id: &[u8],
+        (now, timeout): (Ticks, Ticks),
+        is_usable: impl Fn(u32, u32) -> bool,
+        pick: impl FnOnce() -> Option<Picked>,
+    ) -> Option<(u32, Held)> {
+        let caller = Caller { key, call_id: call_id.get(..MAX_CALL_ID).unwrap_or(call_id) };
+        let number = self.hasher.hash_one(caller) as usize % Self::SHARDS;
         let known = |shard: &mut Shard| {
-            let (slot, local, tag) = shard.find(key, (now, timeout), &is_usable)?;
+            let (slot, local, tag) = shard.find(caller, (now, timeout), &is_usable)?;
             Some((slot, Held::new(number * self.in_shard + local, tag)))
         };
         if let Some(found) = known(&mut self.lock(number)) {
@@ -168,7 +207,7 @@ impl Templates {
             return Some(found);
         }
         let slot = picked.slot;
-        let held = match shard.insert(key, picked, (now, timeout), self.in_shard) {
+        let held = match shard.insert(caller, picked, (now, timeout), self.in_shard) {
             Some((local, tag, gave_way)) => {
                 self.gave_way.fetch_add(u64::from(gave_way), Relaxed);
                 Held::new(number * self.in_shard + local, tag)
@@ -237,7 +276,8 @@ impl Templates {
         let template = shard.templates.get(number % self.in_shard)?;
         let live = template.shared.is_some() && template.is_live(now);
         let Template { key, slot, generation, .. } = *template;
-        live.then(|| TemplateRecord { key, slot, generation, remaining: template.remaining(now) })
+        let call_id = shard.call_ids.get(template.call_id as usize).copied();
+        live.then(|| TemplateRecord { key, call_id, slot, generation, remaining: template.remaining(now) })
     }
 
     fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
@@ -249,10 +289,13 @@ impl Templates {
 impl Shard {
     fn new(capacity: usize) -> Self {
         Self {
-            // Twice the room, so that the map never grows for what was removed from it.
-            numbers: HashMap::with_capacity(2 * capacity),
+            // Twice the room, so that the table never grows for what was removed from it.
+            numbers: HashTable::with_capacity(2 * capacity),
+            hasher: DefaultHashBuilder::default(),
             templates: Vec::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
+            call_ids: Vec::with_capacity(capacity),
+            free_call_ids: Vec::with_capacity(capacity),
             hand: 0,
         }
     }
@@ -261,11 +304,12 @@ impl Shard {
     /// One that is not is forgotten.
     fn find(
         &mut self,
-        key: &TemplateKey,
+        caller: Caller<'_>,
         (now, timeout): (Ticks, Ticks),
         is_usable: impl Fn(u32, u32) -> bool,
     ) -> Option<(u32, usize, u32)> {
-        let local = self.numbers.get(key).copied()?;
+        let is_its = |local: &u32| Caller::of(&self.templates, &self.call_ids, *local) == caller;
+        let local = self.numbers.find(self.hasher.hash_one(caller), is_its).copied()?;
         let known = &mut self.templates[local as usize];
         if !known.is_live(now) || !is_usable(known.slot, known.generation) {
             self.remove(local);
@@ -280,7 +324,7 @@ impl Shard {
     /// is no room at all.
     fn insert(
         &mut self,
-        key: &TemplateKey,
+        caller: Caller<'_>,
         picked: Picked,
         (now, timeout): (Ticks, Ticks),
         capacity: usize,
@@ -292,8 +336,9 @@ impl Shard {
         let Picked { slot, generation, shared } = picked;
         shared.template_made();
         let (shared, deadline) = (Some(shared), now.plus(timeout));
+        let (key, call_id) = (*caller.key, self.keep(caller.call_id));
         let mut template =
-            Template { key: *key, slot, generation, shared, deadline, made: now, children: 1, tag: 0 };
+            Template { key, call_id, slot, generation, shared, deadline, made: now, children: 1, tag: 0 };
         let local = match self.free.pop() {
             Some(local) => {
                 let place = &mut self.templates[local as usize];
@@ -306,8 +351,26 @@ impl Shard {
                 (self.templates.len() - 1) as u32
             }
         };
-        self.numbers.insert(*key, local);
+        let hash = |local: &u32| self.hasher.hash_one(Caller::of(&self.templates, &self.call_ids, *local));
+        self.numbers.insert_unique(self.hasher.hash_one(caller), local, hash);
         Some((local as usize, self.templates[local as usize].tag, gave_way))
+    }
+
+    /// The place of a copy of a Call-ID. There is one for each template.
+    fn keep(&mut self, call_id: &[u8]) -> u32 {
+        if call_id.is_empty() {
+            return NO_CALL;
+        }
+        match self.free_call_ids.pop() {
+            Some(place) => {
+                self.call_ids[place as usize] = CallId::new(call_id);
+                place
+            }
+            None => {
+                self.call_ids.push(CallId::new(call_id));
+                (self.call_ids.len() - 1) as u32
+            }
+        }
     }
 
     /// Of a few, one that has ended, else the youngest, gives way. Says whether it was live.
@@ -327,11 +390,27 @@ impl Shard {
     }
 
     fn remove(&mut self, local: u32) {
+        let hash = self.hasher.hash_one(Caller::of(&self.templates, &self.call_ids, local));
         let template = &mut self.templates[local as usize];
         if let Some(shared) = template.shared.take() {
             shared.template_ended();
-            self.numbers.remove(&template.key);
+            if let Ok(number) = self.numbers.find_entry(hash, |number| *number == local) {
+                number.remove();
+            }
             self.free.push(local);
+            if template.call_id != NO_CALL {
+                self.free_call_ids.push(std::mem::replace(&mut template.call_id, NO_CALL));
+            }
+        }
+    }
+}
+
+impl<'a> Caller<'a> {
+    fn of(templates: &'a [Template], call_ids: &'a [CallId], local: u32) -> Self {
+        let template = &templates[local as usize];
+        Self {
+            key: &template.key,
+            call_id: call_ids.get(template.call_id as usize).map_or(&[], CallId::as_bytes),
         }
     }
 }
@@ -365,166 +444,4 @@ pub fn network(address: IpAddr, prefix: u8) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TIMEOUT: Ticks = Ticks::from_secs(120);
-
-    fn key(client: u32) -> TemplateKey {
-        TemplateKey {
-            protocol: 6,
-            client: IpAddr::V4(client.into()),
-            address: [10, 0, 0, 100].into(),
-            port: 0,
-        }
-    }
-
-    fn at(seconds: u32) -> Ticks {
-        // Near the wrap of the clock.
-        Ticks(u32::MAX - 5_000).plus(Ticks::from_secs(seconds))
-    }
-
-    /// One destination in slot 7.
-    struct Server(Arc<DestinationShared>);
-
-    impl Server {
-        fn follow(&self, templates: &Templates, client: u32, now: Ticks) -> (bool, Held) {
-            let mut scheduled = false;
-            let pick = || {
-                scheduled = true;
-                Some(Picked { slot: 7, generation: 3, shared: self.0.clone() })
-            };
-            let is_usable = |slot, generation| (slot, generation) == (7, 3);
-            let (slot, held) = templates.follow(&key(client), (now, TIMEOUT), is_usable, pick).unwrap();
-            assert_eq!(slot, 7);
-            (scheduled, held)
-        }
-    }
-
-    #[test]
-    fn a_template_lives_for_its_timeout_from_the_last_new_connection() {
-        let (templates, server) = (Templates::new(64 * 4), Server(Arc::default()));
-        let (scheduled, first) = server.follow(&templates, 1, at(0));
-        assert!(scheduled && first.is_some());
-        templates.release(first, (7, 3), at(1));
-        let (scheduled, second) = server.follow(&templates, 1, at(119));
-        assert!(!scheduled, "it is remembered");
-        templates.release(second, (7, 3), at(120));
-        let (scheduled, third) = server.follow(&templates, 1, at(119 + 119));
-        assert!(!scheduled, "the second connection began the time anew");
-        templates.release(third, (7, 3), at(119 + 119));
-        let (scheduled, _) = server.follow(&templates, 1, at(119 + 119 + 120));
-        assert!(scheduled, "it has ended");
-        assert_eq!(server.0.templates(), 1);
-    }
-
-    #[test]
-    fn a_template_with_connections_lives_on_in_steps_of_a_minute() {
-        let (templates, server) = (Templates::new(64 * 4), Server(Arc::default()));
-        let (_, held) = server.follow(&templates, 1, at(0));
-        let remaining = |now| {
-            let mut records = (0..templates.capacity()).filter_map(|n| templates.record(n, now));
-            records.next().map(|record| record.remaining.0 / Ticks::PER_SECOND)
-        };
-        assert_eq!((remaining(at(0)), remaining(at(119))), (Some(120), Some(1)));
-        // Beyond 120 seconds to 180, then to 240.
-        assert_eq!((remaining(at(130)), remaining(at(190))), (Some(50), Some(50)));
-        templates.release(held, (7, 3), at(190));
-        assert_eq!((remaining(at(239)), remaining(at(240))), (Some(1), None));
-    }
-
-    #[test]
-    fn what_has_ended_is_found_and_forgotten_a_part_at_a_time() {
-        let (templates, server) = (Templates::new(64 * 8), Server(Arc::default()));
-        for client in 0..64 {
-            let (_, held) = server.follow(&templates, client, at(0));
-            templates.release(held, (7, 3), at(0));
-        }
-        let (_, held) = server.follow(&templates, 1000, at(0));
-        assert_eq!(server.0.templates(), 65);
-        (0..64 * 8).for_each(|_| templates.expire(at(119), 4));
-        assert_eq!(server.0.templates(), 65);
-        (0..64 * 8).for_each(|_| templates.expire(at(121), 4));
-        assert_eq!(server.0.templates(), 1, "the one with a connection");
-        templates.release(held, (7, 3), at(121));
-        (0..64 * 8).for_each(|_| templates.expire(at(181), 4));
-        assert_eq!(server.0.templates(), 0);
-    }
-
-    #[test]
-    fn a_template_that_cannot_be_used_is_made_anew() {
-        let (templates, server) = (Templates::new(64 * 4), Server(Arc::default()));
-        let (_, held) = server.follow(&templates, 1, at(0));
-        let other = Arc::new(DestinationShared::default());
-        let pick = || Some(Picked { slot: 8, generation: 1, shared: other.clone() });
-        let follow =
-            |usable: bool| templates.follow(&key(1), (at(1), TIMEOUT), |_, _| usable, pick).unwrap().0;
-        assert_eq!(follow(false), 8);
-        assert_eq!((server.0.templates(), other.templates()), (0, 1));
-        // The connection of the old one ends: it is not the new one's.
-        templates.release(held, (7, 3), at(2));
-        assert_eq!(follow(true), 8);
-        let none = templates.follow(&key(2), (at(1), TIMEOUT), |_, _| true, || None);
-        assert!(none.is_none(), "no server, no template");
-    }
-
-    #[test]
-    fn without_room_another_gives_way_and_nothing_grows() {
-        let (templates, server) = (Templates::new(64 * 4), Server(Arc::default()));
-        let mut held = Vec::new();
-        for client in 0..10_000 {
-            held.push(server.follow(&templates, client, at(client / 1000)).1);
-        }
-        assert!(held.iter().all(|held| held.is_some()));
-        assert!(server.0.templates() <= 64 * 4);
-        // Connections of those that gave way end as well.
-        held.into_iter().for_each(|held| templates.release(held, (7, 3), at(20)));
-        (0..64).for_each(|_| templates.expire(at(200), 4));
-        assert_eq!(server.0.templates(), 0);
-        let (scheduled, held) = server.follow(&Templates::default(), 1, at(0));
-        assert!(scheduled && !held.is_some(), "without any room each is scheduled");
-    }
-
-    #[test]
-    fn a_flood_of_new_clients_takes_no_room_from_those_that_stay() {
-        let (templates, server) = (Templates::new(64 * 64), Server(Arc::default()));
-        for client in 0..1_000 {
-            let (_, held) = server.follow(&templates, client, at(0));
-            templates.release(held, (7, 3), at(1));
-        }
-        let flood: Vec<Held> =
-            (0..50_000).map(|n| server.follow(&templates, 1_000_000 + n, at(2)).1).collect();
-        assert!(templates.gave_way() > 40_000);
-        let forgotten = (0..1_000).filter(|client| server.follow(&templates, *client, at(3)).0).count();
-        // A few stand among eight older ones, so that all that were looked at are theirs.
-        assert!(forgotten < 100, "{forgotten} of 1000 clients were forgotten");
-        flood.into_iter().for_each(|held| templates.release(held, (7, 3), at(4)));
-    }
-
-    #[test]
-    fn a_network_is_the_first_bits_of_an_address() {
-        let v4 = |prefix| network([10, 9, 7, 255].into(), prefix).to_string();
-        assert_eq!([0, 8, 23, 24, 32].map(v4), ["0.0.0.0", "10.0.0.0", "10.9.6.0", "10.9.7.0", "10.9.7.255"]);
-        let address: IpAddr = "fd00:1:2:3:4:5:6:7".parse().unwrap();
-        let v6 = |prefix| network(address, prefix).to_string();
-        assert_eq!([0, 48, 64, 128].map(v6), ["::", "fd00:1:2::", "fd00:1:2:3::", "fd00:1:2:3:4:5:6:7"]);
-    }
-
-    #[test]
-    fn workers_that_ask_at_once_get_one_answer() {
-        let (templates, shared) = (Templates::new(64 * 4), Arc::new(DestinationShared::default()));
-        let next = AtomicUsize::new(0);
-        let answers: Vec<u32> = std::thread::scope(|scope| {
-            let ask = || {
-                let pick = || {
-                    let slot = next.fetch_add(1, Relaxed) as u32;
-                    Some(Picked { slot, generation: 1, shared: shared.clone() })
-                };
-                templates.follow(&key(9), (at(0), TIMEOUT), |_, _| true, pick).map(|(slot, _)| slot)
-            };
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
-            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
-        });
-        assert_eq!(answers, [0; 8]);
-    }
-}
+mod tests;

@@ -1,0 +1,3 @@
+//! What looks into the payload.
+
+pub mod sip;
