@@ -121,8 +121,9 @@ fn a_flood_of_new_clients_takes_no_room_from_those_that_stay() {
     let flood: Vec<Held> = (0..50_000).map(|n| server.follow(&templates, 1_000_000 + n, at(2)).1).collect();
     assert!(templates.gave_way() > 40_000);
     let forgotten = (0..1_000).filter(|client| server.follow(&templates, *client, at(3)).0).count();
-    // A few stand among eight older ones, so that all that were looked at are theirs.
-    assert!(forgotten < 100, "{forgotten} of 1000 clients were forgotten");
+    // A few stand among eight older ones, so that all that were looked at are theirs: one of such an eight gives way, and
+    // is the flood's from then on. How many eights there are is up to the hash, but no more than 1000 / 8.
+    assert!(forgotten <= 125, "{forgotten} of 1000 clients were forgotten");
     flood.into_iter().for_each(|held| templates.release(held, (7, 3), at(4)));
 }
 
