@@ -81,6 +81,7 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
     }
     let service = Service {
         key: Some(key),
+        mark: None,
         persistence: None,
         one_packet: false,
         scheduler: Scheduler::compile(Kind::Rr, candidates, None),
@@ -88,7 +89,7 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
     };
     Snapshot {
         generation: 1,
-        ports: [PortFacts { name: "loop".to_owned(), mac: DIRECTOR_MAC, mtu }].into(),
+        ports: [PortFacts { name: "loop".to_owned(), mac: DIRECTOR_MAC, mtu, ..PortFacts::default() }].into(),
         virtual_addresses: [IpAddr::V4(VIP)].into_iter().collect(),
         services: [service].into(),
         service_index: [(key, 0)].into_iter().collect(),

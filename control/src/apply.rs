@@ -18,6 +18,7 @@ use crate::{
 use pointsman_dataplane::{
     command::{Command, WorkerShared},
     index::Addresses,
+    on_link::OnLink,
     publish::Publisher,
     snapshot::{NextHop, Snapshot},
     time::Nanos,
@@ -121,6 +122,7 @@ pub struct Control {
     state: Mutex<State>,
     in_force: watch::Sender<InForce>,
     next_hops: watch::Sender<(Vec<NextHop>, Network)>,
+    on_link: Arc<OnLink>,
     workers: Vec<Handle>,
     shared: Vec<Arc<WorkerShared>>,
 }
@@ -172,6 +174,7 @@ impl Control {
         let in_force = watch::Sender::new(InForce { generation: 1, configuration: configuration.clone() });
         let hops = prepared.compiler.next_hops().cloned().collect();
         let next_hops = watch::Sender::new((hops, prepared.network.clone()));
+        let on_link = prepared.compiler.on_link().clone();
         let state = State {
             configuration,
             generation: 1,
@@ -182,7 +185,7 @@ impl Control {
             accounts: prepared.accounts,
         };
         let shared = workers.iter().map(|worker| worker.shared.clone()).collect();
-        Arc::new(Self { state: Mutex::new(state), in_force, next_hops, workers, shared })
+        Arc::new(Self { state: Mutex::new(state), in_force, next_hops, on_link, workers, shared })
     }
 
     /// The workers.
@@ -362,6 +365,11 @@ impl Control {
     /// The next hops that are to be resolved, and what the kernel knows of their ports; now and whenever they change.
     pub fn watch_next_hops(&self) -> watch::Receiver<(Vec<NextHop>, Network)> {
         self.next_hops.subscribe()
+    }
+
+    /// The stations on the links that workers route packets to, which are to be resolved too.
+    pub fn on_link(&self) -> &OnLink {
+        &self.on_link
     }
 
     /// All warnings about the configuration in force.

@@ -56,7 +56,20 @@ pub struct PortNetwork {
 impl PortNetwork {
     /// What workers need to know.
     pub fn facts(&self) -> PortFacts {
-        PortFacts { name: self.name.clone(), mac: self.mac, mtu: self.mtu }
+        let own = || self.addresses.iter().map(|(address, _)| *address);
+        PortFacts {
+            name: self.name.clone(),
+            mac: self.mac,
+            mtu: self.mtu,
+            ipv4: own().find_map(|address| match address {
+                IpAddr::V4(v4) => Some(v4),
+                IpAddr::V6(_) => None,
+            }),
+            ipv6: own().find_map(|address| match address {
+                IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(v6),
+                _ => None,
+            }),
+        }
     }
 }
 

@@ -114,7 +114,8 @@ type Key = (IpAddr, u16);
 
 #[derive(Debug)]
 struct Neighbor {
-    cell: Arc<NeighborCell>,
+    /// Where workers read of it: a server's, and a station's that packets are routed to, are two.
+    cells: Vec<Arc<NeighborCell>>,
     state: State,
     mac: Option<[u8; 6]>,
     /// Probes since the last answer.
@@ -150,20 +151,15 @@ impl Neighbors {
         let wanted: HashSet<Key> = next_hops.iter().map(|hop| (hop.address, hop.port)).collect();
         self.table.retain(|key, _| wanted.contains(key));
         self.timers.retain(|(_, key)| wanted.contains(key));
+        self.table.values_mut().for_each(|neighbor| neighbor.cells.clear());
         for hop in next_hops {
             let key = (hop.address, hop.port);
             let timers = &mut self.timers;
             let neighbor = self.table.entry(key).or_insert_with(|| {
                 timers.insert((now, key));
-                Neighbor {
-                    cell: Arc::clone(&hop.cell),
-                    state: State::Incomplete,
-                    mac: None,
-                    unanswered: 0,
-                    due: now,
-                }
+                Neighbor { cells: Vec::new(), state: State::Incomplete, mac: None, unanswered: 0, due: now }
             });
-            neighbor.cell = Arc::clone(&hop.cell);
+            neighbor.cells.push(Arc::clone(&hop.cell));
             neighbor.publish();
         }
     }
@@ -296,11 +292,12 @@ impl Neighbor {
 
     /// Tells the workers.
     fn publish(&self) {
-        self.cell.set(match (self.state, self.mac) {
+        let state = match (self.state, self.mac) {
             (State::Reachable | State::Stale, Some(mac)) => NeighborState::Reachable(mac),
             (State::Failed, _) => NeighborState::Failed,
             _ => NeighborState::Incomplete,
-        });
+        };
+        self.cells.iter().for_each(|cell| cell.set(state));
     }
 }
 

@@ -3,10 +3,10 @@
 use crate::{
     apply::Control,
     clock,
-    kernel::Network,
+    kernel::{Network, PortNetwork},
     neighbor::{NeighborInfo, Neighbors, PortAddresses, Transmit},
 };
-use pointsman_dataplane::{command::Command, snapshot::NextHop};
+use pointsman_dataplane::{command::Command, on_link::OnLink, snapshot::NextHop, time::Nanos};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -15,6 +15,8 @@ use tokio::time::MissedTickBehavior;
 
 /// How often the frames of the workers are looked at.
 const PERIOD: Duration = Duration::from_millis(10);
+/// How often stations on the links are cleared that nobody speaks to any more.
+const CLEAR: Nanos = Nanos::from_secs(1);
 
 /// The neighbours of a director.
 #[derive(Debug, Default)]
@@ -33,27 +35,42 @@ impl Resolver {
         let mut wanted = control.watch_next_hops();
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.want(&wanted.borrow_and_update());
+        let mut cleared = clock::now();
+        self.want(&wanted.borrow_and_update(), control.on_link());
         loop {
             self.step(&control);
             tokio::select! {
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => {
+                    let now = clock::now();
+                    let mut moved = control.on_link().has_new();
+                    if now.0.saturating_sub(cleared.0) >= CLEAR.0 {
+                        cleared = now;
+                        moved |= control.on_link().clear(now);
+                    }
+                    if moved {
+                        self.want(&wanted.borrow(), control.on_link());
+                    }
+                }
                 changed = wanted.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    self.want(&wanted.borrow_and_update());
+                    self.want(&wanted.borrow_and_update(), control.on_link());
                 }
             }
         }
     }
 
-    fn want(&self, (hops, network): &(Vec<NextHop>, Network)) {
+    fn want(&self, (hops, network): &(Vec<NextHop>, Network), on_link: &OnLink) {
+        let facts =
+            |port| network.ports.get(usize::from(port)).map(|port: &PortNetwork| (port.mtu, port.mac));
+        let mut hops = hops.clone();
+        hops.extend(on_link.wanted(facts));
         let ports = network.ports.iter();
         let ports = ports.map(|port| PortAddresses { mac: port.mac, addresses: port.addresses.clone() });
         let mut neighbors = self.lock();
         neighbors.set_ports(ports.collect());
-        neighbors.want(clock::now(), hops);
+        neighbors.want(clock::now(), &hops);
     }
 
     fn step(&self, control: &Control) {

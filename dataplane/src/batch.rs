@@ -1,7 +1,10 @@
 //! A batch of frames and what the stages find out about them, as arrays: stage after stage runs over all of them.
 
 use crate::{
-    conn::key::{Key4, Key6},
+    conn::{
+        key::{Key4, Key6},
+        table::Role,
+    },
     limits::BATCH,
     port::{Frame, Frames},
     verdict::{DropReason, Verdict},
@@ -42,8 +45,9 @@ pub struct Layout {
     pub l4: u16,
     /// Of the first byte after the IP packet: what follows is padding.
     pub end: u16,
-    /// The TCP flags; 0 for other protocols.
-    pub tcp_flags: u8,
+    /// What the packet means to the state of its connection: the TCP flags; of SCTP the number
+    /// of its [`crate::conn::sctp::Event`]; 0 for other protocols.
+    pub event: u8,
     /// What it is.
     pub kind: Kind,
     /// IPv6.
@@ -54,7 +58,7 @@ pub struct Layout {
 
 impl Layout {
     const NEW: Layout =
-        Layout { l3: 0, l4: 0, end: 0, tcp_flags: 0, v6: false, multicast: false, kind: Kind::Foreign };
+        Layout { l3: 0, l4: 0, end: 0, event: 0, v6: false, multicast: false, kind: Kind::Foreign };
 
     /// Bytes of the IP packet.
     #[inline]
@@ -92,8 +96,12 @@ pub struct Packet {
     /// The connection states, as bits by number, that the packet leaves as they are: of TCP see
     /// [`crate::conn::tcp::kept`]; all of other flows; none if it is no flow's own packet.
     pub keeps: u16,
+    /// The next hop of an answer, by number ([`crate::snapshot::Snapshot::hop`]).
+    pub hop: u32,
     /// Where its parts are.
     pub layout: Layout,
+    /// Of the entry that it was found in.
+    pub role: Role,
     /// The table that it is looked up in.
     pub lookup: Lookup,
     /// The port number that it came in by.
@@ -112,7 +120,9 @@ impl Packet {
         verdict: Verdict::Open,
         entry: 0,
         destination: Self::NOWHERE,
+        hop: 0,
         layout: Layout::NEW,
+        role: Role::Client,
         keeps: 0,
         port: 0,
         lookup: Lookup::None,

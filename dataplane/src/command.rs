@@ -90,6 +90,13 @@ pub struct ConnectionRecord {
     pub packets_in: u64,
     /// Bytes of them, from the IP header on.
     pub bytes_in: u64,
+    /// Packets to the client, where they pass the director.
+    pub packets_out: u64,
+    /// Bytes of them, from the IP header on.
+    pub bytes_out: u64,
+    /// Of source NAT: the client is a station behind the director, the virtual service where its packets leave from, the
+    /// destination whom it speaks to.
+    pub outbound: bool,
     /// How packets reach the destination.
     pub method: Method,
 }

@@ -12,12 +12,16 @@ use crate::{
     conn::{
         Connections, TableFull,
         key::{Key4, Key6},
-        lookup::{Followed, Picked, follow},
+        lookup::{BatchKey, Followed, Picked, follow},
+        sctp,
+        table::Role,
         template::{self, Held, TemplateKey},
     },
-    forward::tunnel,
+    forward::{nat::End, route, tunnel},
     index::Asked,
     limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND, PUNT_BYTES},
+    parse::mark_of,
+    policy::Policies,
     port::Frame,
     rate::TokenBucket,
     reply,
@@ -27,7 +31,10 @@ use crate::{
     verdict::{Answer, DropReason, Verdict},
     wire::{arp, icmpv6, protocol, tcp},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+};
 
 /// What every stage after the lookup works with.
 pub struct Context<'a> {
@@ -168,6 +175,12 @@ fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) ->
             }
         }
         _ if !ours => {
+            let source = route::address(batch.frames[i].data(), &layout, End::Source);
+            if !layout.multicast
+                && source.is_some_and(|source| route::is_routed(context.snapshot, source, address))
+            {
+                return routed(batch, i, address, context);
+            }
             if matches!(layout.kind, Kind::OtherIp | Kind::IcmpError) && !context.snapshot.paths.is_empty() {
                 let packet = batch.frames[i].data().get(usize::from(layout.l3)..).unwrap_or_default();
                 tunnel::learn(packet, &layout, context.snapshot, context.now);
@@ -181,9 +194,46 @@ fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) ->
     }
 }
 
+/// A packet that is no flow's and is for another station than the director.
+fn routed<F: Frame>(batch: &mut Batch<F>, i: usize, address: IpAddr, context: &mut Context<'_>) -> Verdict {
+    if route::is_loop(batch, i, context.snapshot) {
+        return Verdict::Drop(DropReason::LoopDetected);
+    }
+    route::other(batch, i, address, context);
+    batch.packets[i].verdict
+}
+
+/// A packet of a flow that no service takes, to an address that is none of the director's: the host's, or to be routed.
+#[cold]
+fn no_business<K: Asked + BatchKey, F: Frame>(
+    batch: &mut Batch<F>,
+    i: usize,
+    key: &K,
+    (connections, recent): (&mut Connections<K>, &mut Recent<'_, K>),
+    context: &mut Context<'_>,
+) {
+    let (source, destination) = (key.client().ip(), key.virtual_service().ip());
+    if !route::is_routed(context.snapshot, source, destination) {
+        batch.packets[i].verdict = Verdict::Punt;
+    } else if route::is_loop(batch, i, context.snapshot) {
+        batch.packets[i].drop(DropReason::LoopDetected);
+    } else {
+        recent.add(batch.packets[i].hash);
+        route::flow(batch, i, key, connections, context);
+    }
+}
+
+/// The service that a packet is of by its mark.
+#[inline]
+fn of_mark<'a, K: Asked>(key: &K, port: u8, snapshot: &'a Snapshot) -> Option<&'a Service> {
+    let mark = NonZeroU32::new(mark_of(key, port, snapshot))?;
+    let number = snapshot.service_index.of_mark(mark.get(), key.virtual_service().is_ipv6())?;
+    snapshot.services.get(number as usize)
+}
+
 /// A packet of a flow, or an ICMP error about one, that no connection was found for.
 #[inline]
-fn flow<'a, K: Asked, F: Frame>(
+fn flow<'a, K: Asked + BatchKey, F: Frame>(
     batch: &mut Batch<F>,
     i: usize,
     key: &K,
@@ -191,13 +241,18 @@ fn flow<'a, K: Asked, F: Frame>(
     context: &mut Context<'a>,
 ) {
     let Packet { layout, hash, port, .. } = batch.packets[i];
+    if batch.packets[i].role != Role::Client {
+        return route::translated(batch, i, connections, context);
+    }
     // A packet before it in this batch may have made the connection.
     if recent.may_have(hash)
         && let Some(entry) = connections.table.find(key, hash)
     {
-        match follow(connections, entry, &layout, context.now.ticks(), context.snapshot) {
-            Some(Followed::Destination(slot)) => return batch.packets[i].destination = slot,
-            Some(Followed::Removed) => return batch.packets[i].drop(DropReason::DestinationRemoved),
+        let (packet, key6) = (&mut batch.packets[i], &mut batch.key6[i]);
+        match follow(connections, entry, packet, key6, (context.now, context.snapshot)) {
+            Some(Followed::Destination) => return,
+            Some(Followed::Drop(reason)) => return packet.drop(reason),
+            Some(Followed::Translated) => return route::translated(batch, i, connections, context),
             None => {}
         }
     }
@@ -205,10 +260,10 @@ fn flow<'a, K: Asked, F: Frame>(
         batch.packets[i].verdict = other(batch, i, context);
         return;
     }
-    let known = recent.service(key);
+    let marked = of_mark(key, port, context.snapshot);
+    let known = marked.or_else(|| recent.service(key));
     if known.is_none() && !key.is_ours(&context.snapshot.virtual_addresses) {
-        batch.packets[i].verdict = Verdict::Punt;
-        return;
+        return no_business(batch, i, key, (connections, recent), context);
     }
     if key.has_no_client(&context.snapshot.virtual_addresses) {
         return batch.packets[i].drop(DropReason::SourceInvalid);
@@ -217,7 +272,7 @@ fn flow<'a, K: Asked, F: Frame>(
         return batch.packets[i].drop(DropReason::LoopDetected);
     }
     let service = known.or_else(|| recent.find_service(key, context.snapshot));
-    let Some(service) = service.filter(|_| opens(key, layout.tcp_flags)) else {
+    let Some(service) = service.filter(|_| opens(key, layout.event, &context.snapshot.policies)) else {
         return no_service(batch, i, key.protocol(), context);
     };
     let opening = Opening { key, hash, now: context.now.ticks() };
@@ -235,7 +290,7 @@ fn flow<'a, K: Asked, F: Frame>(
     if !runs(slot, context.snapshot) {
         return give_back((slot, template), batch, i, DropReason::MethodPending, context);
     }
-    let first_packet = (layout.tcp_flags, layout.ip_len());
+    let first_packet = (layout.event, layout.ip_len());
     let surroundings = (context.snapshot, &context.shared.stats);
     match connections.create((key, hash), (slot, template), first_packet, opening.now, surroundings) {
         Ok(_) => {
@@ -250,7 +305,7 @@ fn flow<'a, K: Asked, F: Frame>(
 #[inline]
 fn runs(slot: u32, snapshot: &Snapshot) -> bool {
     let destination = snapshot.destinations.get(slot as usize);
-    destination.is_some_and(|found| matches!(found.method, Method::Direct | Method::Tunnel))
+    destination.is_some_and(|found| found.method != Method::Local)
 }
 
 /// Where a packet goes that would open a connection to a service that does not only schedule: its clients stay with their
@@ -316,10 +371,16 @@ fn stay<K: Asked>(
     // All ports of a client go where its first went, and an FTP client's data where its commands went; an FTP service and
     // one of every port share their templates, as with the original.
     let to_all_ports = service.key.is_none_or(|key| key.port == 0 || key.port == FTP);
+    // A mark takes the place of address and port; its packets may be of any protocol.
+    let (protocol, address) = match service.mark {
+        Some(mark) if target.is_ipv6() => (0, Ipv6Addr::from_bits(mark.get().into()).into()),
+        Some(mark) => (0, Ipv4Addr::from_bits(mark.get()).into()),
+        None => (opening.key.protocol(), target.ip()),
+    };
     let key = TemplateKey {
-        protocol: opening.key.protocol(),
+        protocol,
         client: template::network(client.ip(), persistence.prefix),
-        address: target.ip(),
+        address,
         port: if to_all_ports { 0 } else { target.port() },
     };
     let destination = |slot: u32| snapshot.destinations.get(slot as usize);
@@ -335,11 +396,17 @@ fn stay<K: Asked>(
     snapshot.templates.follow(&key, (opening.now, persistence.timeout), is_usable, pick)
 }
 
-/// Whether the packet may open a connection: nothing from the FTP data port, and TCP by a SYN without RST.
+/// Whether the packet may open a connection: nothing from the FTP data port; TCP by a SYN without RST, SCTP by INIT, unless
+/// the policies are sloppy.
 #[inline]
-fn opens<K: Asked>(key: &K, tcp_flags: u8) -> bool {
-    key.ports().0 != FTP_DATA
-        && (key.protocol() != protocol::TCP || tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN)
+fn opens<K: Asked>(key: &K, event: u8, policies: &Policies) -> bool {
+    let opens = match key.protocol() {
+        protocol::TCP if policies.sloppy_tcp => event & tcp::RST == 0,
+        protocol::TCP => event & (tcp::SYN | tcp::RST) == tcp::SYN,
+        protocol::SCTP => sctp::Event::from_u8(event).opens(policies.sloppy_sctp),
+        _ => true,
+    };
+    opens && key.ports().0 != FTP_DATA
 }
 
 const FTP: u16 = 21;
@@ -361,9 +428,7 @@ fn find_service<'a, K: Asked>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Ser
 fn no_service<F: Frame>(batch: &mut Batch<F>, i: usize, number: u8, context: &mut Context<'_>) {
     let layout = batch.packets[i].layout;
     match number {
-        protocol::TCP if layout.tcp_flags & tcp::RST != 0 => {
-            batch.packets[i].drop(DropReason::ResetUnmatched)
-        }
+        protocol::TCP if layout.event & tcp::RST != 0 => batch.packets[i].drop(DropReason::ResetUnmatched),
         protocol::TCP => {
             batch.packets[i].verdict =
                 context.answer(batch, i, |batch, mac| reply::tcp_reset(&mut batch.frames[i], &layout, mac));

@@ -6,18 +6,22 @@ use crate::{
     handoff::Endpoint,
     limits::{BATCH, EXCEPTION_BUDGET, MAX_PORTS, MAX_WAITING, WAITING_MILLIS},
     port::{Frame, FramePool, Frames, PoolOf, Port},
-    snapshot::{NeighborState, NextHop, Snapshot},
+    snapshot::{Hop, NeighborCell, NeighborState, Snapshot},
     stats::WorkerStats,
     time::Nanos,
     verdict::{DropReason, Verdict},
     wire::ethernet,
 };
 use arrayvec::ArrayVec;
+use std::sync::Arc;
 
 /// A frame that waits for its neighbour.
 struct Waiting<F> {
     frame: F,
-    hop: NextHop,
+    /// The port that it leaves by, and that port's MAC address.
+    port: u16,
+    source: [u8; 6],
+    cell: Arc<NeighborCell>,
     since: Nanos,
 }
 
@@ -30,7 +34,7 @@ pub struct Egress<F> {
 
 /// Sets the MAC addresses of a frame to a next hop of that number: the last step of each forwarding method.
 #[inline(always)]
-pub fn address(frame: &mut impl Frame, next_hop: u32, hop: &NextHop) -> Verdict {
+pub fn address(frame: &mut impl Frame, next_hop: u32, hop: &Hop<'_>) -> Verdict {
     match hop.cell.get() {
         NeighborState::Reachable(mac) => {
             ethernet::set_addresses(frame.data_mut(), mac, hop.source);
@@ -88,16 +92,16 @@ impl<F: Frame> Egress<F> {
                     let queued = self.enqueue(usize::from(port), frame, ports, stats);
                     forwarded += u64::from(queued);
                 }
-                Verdict::Resolve(next_hop) => match snapshot.next_hops.get(next_hop as usize) {
+                Verdict::Resolve(next_hop) => match snapshot.hop(next_hop) {
                     None => stats.dropped(DropReason::NoRoute),
                     // The neighbour may have answered since.
-                    Some(hop) => match (address(&mut frame, next_hop, hop), hop.cell.get()) {
+                    Some(hop) => match (address(&mut frame, next_hop, &hop), hop.cell.get()) {
                         (Verdict::Forward(port), _) => {
                             let queued = self.enqueue(usize::from(port), frame, ports, stats);
                             forwarded += u64::from(queued);
                         }
                         (_, NeighborState::Failed) => stats.dropped(DropReason::NeighborUnresolved),
-                        _ => self.wait(frame, hop, now, stats),
+                        _ => self.wait(frame, &hop, now, stats),
                     },
                 },
                 Verdict::Answer(answer) => {
@@ -181,16 +185,16 @@ impl<F: Frame> Egress<F> {
         // In order, so that a connection's segments stay in theirs.
         let done: ArrayVec<Waiting<F>, MAX_WAITING> = self
             .waiting
-            .extract_if(.., |waiting| waiting.hop.cell.get() != NeighborState::Incomplete || expired(waiting))
+            .extract_if(.., |waiting| waiting.cell.get() != NeighborState::Incomplete || expired(waiting))
             .collect();
         let count = done.len();
         for mut waiting in done {
-            let NeighborState::Reachable(mac) = waiting.hop.cell.get() else {
+            let NeighborState::Reachable(mac) = waiting.cell.get() else {
                 stats.dropped(DropReason::NeighborUnresolved);
                 continue;
             };
-            ethernet::set_addresses(waiting.frame.data_mut(), mac, waiting.hop.source);
-            let queued = self.enqueue(usize::from(waiting.hop.port), waiting.frame, ports, stats);
+            ethernet::set_addresses(waiting.frame.data_mut(), mac, waiting.source);
+            let queued = self.enqueue(usize::from(waiting.port), waiting.frame, ports, stats);
             stats.forwarded.add(u64::from(queued));
         }
         self.flush(ports, stats);
@@ -215,12 +219,13 @@ impl<F: Frame> Egress<F> {
     }
 
     #[cold]
-    fn wait(&mut self, frame: F, hop: &NextHop, now: Nanos, stats: &WorkerStats) {
+    fn wait(&mut self, frame: F, hop: &Hop<'_>, now: Nanos, stats: &WorkerStats) {
         if self.waiting.len() == MAX_WAITING {
             stats.dropped(DropReason::NeighborQueueFull);
             return;
         }
-        self.waiting.push(Waiting { frame, hop: hop.clone(), since: now });
+        let Hop { port, source, .. } = *hop;
+        self.waiting.push(Waiting { frame, port, source, cell: hop.cell.clone(), since: now });
     }
 
     /// Whether there is such a port; if not, the frame is dropped and counted.

@@ -7,6 +7,7 @@
 use crate::{
     conn::key::{Key, Key4, Key6},
     snapshot::ServiceKey,
+    steer,
 };
 use hashbrown::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -112,6 +113,9 @@ pub(crate) trait Asked: Key {
     /// The client's port and the virtual one.
     fn ports(&self) -> (u16, u16);
 
+    /// The client as [`crate::steer`] takes it.
+    fn far_end(&self) -> (u32, u16);
+
     /// Whether the other one is to the same virtual address and port by the same protocol.
     fn asks_as(&self, other: &Self) -> bool;
 
@@ -129,6 +133,11 @@ impl Asked for Key4 {
     #[inline(always)]
     fn ports(&self) -> (u16, u16) {
         Key4::ports(self)
+    }
+
+    #[inline(always)]
+    fn far_end(&self) -> (u32, u16) {
+        (u32::from_be_bytes(self.client_address()), Key4::ports(self).0)
     }
 
     #[inline(always)]
@@ -162,6 +171,10 @@ impl Asked for Key4 {
 impl Asked for Key6 {
     fn ports(&self) -> (u16, u16) {
         Key6::ports(self)
+    }
+
+    fn far_end(&self) -> (u32, u16) {
+        steer::fold(&self.client_address(), Key6::ports(self).0)
     }
 
     fn asks_as(&self, other: &Self) -> bool {

@@ -15,6 +15,7 @@ pub mod handoff;
 pub mod index;
 pub mod limits;
 pub mod mark;
+pub mod on_link;
 pub mod parse;
 pub mod policy;
 pub mod port;

@@ -19,6 +19,9 @@ pub const MAX_DESTINATIONS: usize = 131_072;
 /// Virtual services of one director.
 pub const MAX_SERVICES: usize = 16_384;
 
+/// Stations on the links of the ports that packets are routed to at a time.
+pub const MAX_ON_LINK: usize = 8_192;
+
 /// Frames that wait for the neighbour of their next hop to answer, for each worker.
 pub const MAX_WAITING: usize = 256;
 

@@ -8,11 +8,14 @@ use crate::{
     conn::{
         key::{Key, Key4, Key6},
         lookup::Picked,
-        table::{Table, alike},
+        sctp, state,
+        table::{Role, Table, alike},
         tcp,
     },
+    index::Asked,
+    mark,
     port::Frame,
-    snapshot::PortFacts,
+    snapshot::{PortFacts, Snapshot},
     steer,
     verdict::{DropReason, Verdict},
     wire::{checksum, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, vlan},
@@ -43,10 +46,11 @@ pub struct Found {
 #[inline]
 pub fn batch<F: Frame>(
     batch: &mut Batch<F>,
-    ports: &[PortFacts],
+    snapshot: &Snapshot,
     (worker, workers): (u16, u16),
     tables: (&Table<Key4>, &Table<Key6>),
 ) -> Found {
+    let ports = &snapshot.ports;
     let mut rest = Picked::new();
     let mut from = 0;
     for run in &mut batch.runs {
@@ -55,7 +59,7 @@ pub fn batch<F: Frame>(
         let (port, mut bytes) = (run.port, 0);
         let frames = batch.frames[from..run.end].iter().zip(&mut batch.packets[from..run.end]);
         for (i, (frame, packet)) in frames.enumerate() {
-            (packet.port, packet.destination) = (port, Packet::NOWHERE);
+            (packet.port, packet.role, packet.destination) = (port, Role::Client, Packet::NOWHERE);
             bytes += frame.len() as u64;
             if usual((frame.data(), frame.has_good_header()), (&looks.0, &looks.1), packet) {
                 packet.hash = tables.0.start(&packet.key4);
@@ -71,7 +75,7 @@ pub fn batch<F: Frame>(
         other(batch, i, ports, tables, &mut found);
     }
     if workers > 1 {
-        hand_over(batch, worker, workers);
+        hand_over(batch, snapshot, worker, workers);
     }
     found
 }
@@ -106,10 +110,10 @@ fn usual((bytes, good): (&[u8], bool), (tcp, udp): (&[u8; 32], &[u8; 32]), packe
     let double = |at: usize| u64::from_le(bytemuck::pod_read_unaligned(&h[at..at + 8]));
     let total = u16::from_be(bytemuck::pod_read_unaligned(&h[16..18]));
     let number = if alike(first, tcp, &HEAD) && total >= 40 {
-        (packet.layout.tcp_flags, packet.keeps) = (h[47], tcp::kept(h[47]));
+        (packet.layout.event, packet.keeps) = (h[47], tcp::kept(h[47]));
         protocol::TCP
     } else if alike(first, udp, &HEAD) && total >= 28 {
-        (packet.layout.tcp_flags, packet.keeps) = (0, u16::MAX);
+        (packet.layout.event, packet.keeps) = (0, state::FLOWING_KEEPS);
         protocol::UDP
     } else {
         return false;
@@ -163,13 +167,15 @@ fn other<F: Frame>(
 }
 
 /// Decides the flows of other workers.
-fn hand_over<F: Frame>(batch: &mut Batch<F>, worker: u16, workers: u16) {
+fn hand_over<F: Frame>(batch: &mut Batch<F>, snapshot: &Snapshot, worker: u16, workers: u16) {
     for (i, packet) in batch.packets[..batch.frames.len()].iter_mut().enumerate() {
-        if packet.lookup != Lookup::None {
-            let owner = owner(packet, &batch.key6[i], workers);
-            if owner != worker {
-                (packet.verdict, packet.lookup) = (Verdict::Handoff(owner), Lookup::None);
-            }
+        let owner = match packet.lookup {
+            Lookup::None => continue,
+            Lookup::V4 => owner(&packet.key4, packet.port, snapshot, workers),
+            Lookup::V6 => owner(&batch.key6[i], packet.port, snapshot, workers),
+        };
+        if owner != worker {
+            (packet.verdict, packet.lookup) = (Verdict::Handoff(owner), Lookup::None);
         }
     }
 }
@@ -195,20 +201,38 @@ fn unusual(bytes: &[u8], mac: [u8; 6], packet: &mut Packet, key6: &mut Key6) {
             keys.v4.protocol()
         };
         packet.keeps = match layout.kind {
-            Kind::Flow if number == protocol::TCP => tcp::kept(layout.tcp_flags),
-            Kind::Flow => u16::MAX,
+            Kind::Flow if number == protocol::TCP => tcp::kept(layout.event),
+            Kind::Flow if number == protocol::SCTP => sctp::keeps(sctp::Event::from_u8(layout.event)),
+            Kind::Flow => state::FLOWING_KEEPS,
             _ => 0,
         };
     }
 }
 
-fn owner(packet: &Packet, key6: &Key6, workers: u16) -> u16 {
-    let (address, port) = if packet.lookup == Lookup::V6 {
-        steer::fold(&key6.client_address(), key6.ports().0)
-    } else {
-        (u32::from_be_bytes(packet.key4.client_address()), packet.key4.ports().0)
-    };
+/// The worker that owns the flow of a key: that of the far end, which is the source of what is to the director and the
+/// destination of everything else, a NATed server's answers for instance.
+fn owner<K: Asked>(key: &K, port: u8, snapshot: &Snapshot, workers: u16) -> u16 {
+    let to_us = key.is_ours(&snapshot.virtual_addresses)
+        || key.is_ours(&snapshot.host_addresses)
+        || mark_of(key, port, snapshot) != 0;
+    let (address, port) = if to_us { key.far_end() } else { key.turned().far_end() };
     steer::owner(address, port, workers)
+}
+
+/// The mark of a packet with that key which came in by a port; 0: none.
+#[inline]
+pub(crate) fn mark_of<K: Key>(key: &K, port: u8, snapshot: &Snapshot) -> u32 {
+    if snapshot.marks.is_empty() {
+        return 0;
+    }
+    let (source, destination) = (key.client(), key.virtual_service());
+    snapshot.marks.of(&mark::Packet {
+        protocol: key.protocol(),
+        source: source.ip(),
+        destination: destination.ip(),
+        port: destination.port(),
+        interface: u16::from(port),
+    })
 }
 
 /// Parses one frame that a port with address `mac` received. The keys are set for flows and ICMP errors.
@@ -299,11 +323,14 @@ fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
 fn transport(payload: &[u8], number: u8, layout: &mut Layout) -> Result<[u8; 4], DropReason> {
     let least = match number {
         protocol::TCP => {
-            layout.tcp_flags = *payload.get(13).ok_or(DropReason::TransportHeader)?;
+            layout.event = *payload.get(13).ok_or(DropReason::TransportHeader)?;
             20
         }
         protocol::UDP => 8,
-        _ => 12,
+        _ => {
+            layout.event = sctp::event_of(payload) as u8;
+            12
+        }
     };
     if payload.len() < least {
         return Err(DropReason::TransportHeader);
@@ -407,7 +434,7 @@ mod tests {
         let (packet, _) = in_batch(&SYN);
         assert_eq!((packet.verdict, packet.lookup), (Verdict::Open, Lookup::V4));
         assert_eq!((packet.layout.l3, packet.layout.l4, packet.layout.end), (14, 34, 54));
-        assert_eq!((packet.layout.tcp_flags, packet.layout.kind), (2, Kind::Flow));
+        assert_eq!((packet.layout.event, packet.layout.kind), (2, Kind::Flow));
         assert_eq!(packet.key4, Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [4, 0, 0, 80], 6));
     }
 

@@ -18,7 +18,24 @@ use crate::{
     verdict::{Answer, DropReason},
     wire::{arp, checksum, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, tcp},
 };
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Who answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Speaker {
+    /// The address of the port that the frame came in by.
+    pub mac: [u8; 6],
+    /// The director's own address, from which it speaks of what it routes; `None`: it speaks as the virtual address that the
+    /// packet was for.
+    pub from: Option<IpAddr>,
+}
+
+impl Speaker {
+    /// As a virtual address.
+    pub fn virtual_address(mac: [u8; 6]) -> Self {
+        Self { mac, from: None }
+    }
+}
 
 /// How an answer was made: what to count, or why there is none.
 pub type Replied = Result<Answer, DropReason>;
@@ -191,7 +208,7 @@ pub fn port_unreachable(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -
     } else {
         (icmp::UNREACHABLE, icmp::PORT_UNREACHABLE, 0)
     };
-    icmp_error(frame, layout, mac, error)?;
+    icmp_error(frame, layout, Speaker::virtual_address(mac), error)?;
     Ok(Answer::PortUnreachable)
 }
 
@@ -199,9 +216,9 @@ pub fn port_unreachable(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -
 ///
 /// # Errors
 /// See [`port_unreachable`].
-pub fn time_exceeded(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
+pub fn time_exceeded(frame: &mut impl Frame, layout: &Layout, speaker: Speaker) -> Replied {
     let kind = if layout.v6 { icmpv6::TIME_EXCEEDED } else { icmp::TIME_EXCEEDED };
-    icmp_error(frame, layout, mac, (kind, 0, 0))?;
+    icmp_error(frame, layout, speaker, (kind, 0, 0))?;
     Ok(Answer::TimeExceeded)
 }
 
@@ -210,13 +227,13 @@ pub fn time_exceeded(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> R
 ///
 /// # Errors
 /// See [`port_unreachable`].
-pub fn packet_too_big(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6], mtu: u16) -> Replied {
+pub fn packet_too_big(frame: &mut impl Frame, layout: &Layout, speaker: Speaker, mtu: u16) -> Replied {
     let error = if layout.v6 {
         (icmpv6::PACKET_TOO_BIG, 0, u32::from(mtu))
     } else {
         (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED, u32::from(mtu))
     };
-    icmp_error(frame, layout, mac, error)?;
+    icmp_error(frame, layout, speaker, error)?;
     Ok(Answer::PacketTooBig)
 }
 
@@ -263,14 +280,15 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 fn icmp_error(
     frame: &mut impl Frame,
     layout: &Layout,
-    mac: [u8; 6],
+    speaker: Speaker,
     (kind, code, rest): (u8, u8, u32),
 ) -> Result<(), DropReason> {
     let (l3, _, end) = offsets(layout);
     let packet = ip_packet(frame.data(), layout)?;
     may_be_answered(packet, layout)?;
-    let header = Header::answering(packet, layout)?;
-    back_to_sender(frame.data_mut(), mac)?;
+    let mut header = Header::answering(packet, layout)?;
+    header.speak_as(speaker.from);
+    back_to_sender(frame.data_mut(), speaker.mac)?;
     let (most, protocol, class) = if layout.v6 {
         (ERROR_V6, protocol::ICMPV6, 0)
     } else {
@@ -370,6 +388,15 @@ impl Header {
             return Err(DropReason::NotAnswerable);
         }
         Ok(Self { addresses, class, identification })
+    }
+
+    /// Makes another address of the same family the source.
+    fn speak_as(&mut self, from: Option<IpAddr>) {
+        match (&mut self.addresses, from) {
+            (Addresses::V4(source, _), Some(IpAddr::V4(from))) => *source = from,
+            (Addresses::V6(source, _), Some(IpAddr::V6(from))) => *source = from,
+            _ => {}
+        }
     }
 
     fn len(&self) -> usize {

@@ -8,15 +8,18 @@ use crate::{
     conn::template::Templates,
     index,
     mark::Marks,
+    on_link::OnLink,
     policy::Policies,
-    routing::Routing,
+    routing::{Routing, Way},
     scheduler::Scheduler,
     stats::DestinationShared,
     time::{Nanos, Ticks},
+    verdict::DropReason,
 };
 use hashbrown::HashMap;
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU16, AtomicU64, Ordering},
@@ -48,6 +51,8 @@ pub struct Snapshot {
     pub destinations: Arc<[Destination]>,
     /// By the index that destinations hold.
     pub next_hops: Arc<[NextHop]>,
+    /// The stations on the links that packets are routed to: the same for all generations.
+    pub on_link: Arc<OnLink>,
     /// Which server clients of persistent services stay with: the same for all generations.
     pub templates: Arc<Templates>,
     /// The paths of tunnels, by the address at their end.
@@ -65,6 +70,62 @@ pub struct PortFacts {
     pub mac: [u8; 6],
     /// Bytes of the largest IP packet that may leave by it.
     pub mtu: u16,
+    /// The director's own address on its link, from which it speaks of packets that it cannot route.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// A next hop as the last step of forwarding needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop<'a> {
+    /// The port number.
+    pub port: u16,
+    /// Bytes of the largest IP packet that the port sends.
+    pub mtu: u16,
+    /// The address that frames leave from: the port's own.
+    pub source: [u8; 6],
+    /// What is known of the neighbour.
+    pub cell: &'a Arc<NeighborCell>,
+}
+
+/// In the number of a next hop: it is one of [`Snapshot::on_link`], else of [`Snapshot::next_hops`].
+pub const ON_LINK: u32 = 1 << 31;
+
+impl Snapshot {
+    /// The next hop of that number.
+    #[inline]
+    pub fn hop(&self, number: u32) -> Option<Hop<'_>> {
+        match self.next_hops.get(number as usize) {
+            Some(hop) => Some(Hop { port: hop.port, mtu: hop.mtu, source: hop.source, cell: &hop.cell }),
+            None if number & ON_LINK != 0 && number != Destination::NO_ROUTE => {
+                let (port, cell) = self.on_link.get(number & !ON_LINK)?;
+                let facts = self.ports.get(usize::from(port))?;
+                Some(Hop { port, mtu: facts.mtu, source: facts.mac, cell })
+            }
+            None => None,
+        }
+    }
+
+    /// The number of the next hop to an address that is not a destination's.
+    ///
+    /// # Errors
+    /// `NoRoute`, or `NeighborQueueFull` if too many stations of the links are spoken to.
+    pub fn hop_towards(&self, address: IpAddr, now: Nanos) -> Result<u32, DropReason> {
+        match self.routing.routes.find(address).ok_or(DropReason::NoRoute)? {
+            Way::Router(number) => Ok(number),
+            Way::Link(port) => {
+                let place = self.on_link.place(port, address, now);
+                place.map(|place| place | ON_LINK).ok_or(DropReason::NeighborQueueFull)
+            }
+        }
+    }
+
+    /// Whether a next hop that was found in this generation is still the address's.
+    #[inline]
+    pub fn is_hop_of(&self, number: u32, address: impl FnOnce() -> IpAddr) -> bool {
+        number & ON_LINK == 0 || self.on_link.is(number & !ON_LINK, address())
+    }
 }
 
 /// What a packet to a virtual service is known by.
@@ -83,6 +144,8 @@ pub struct ServiceKey {
 pub struct Service {
     /// `None` for a service of a firewall mark.
     pub key: Option<ServiceKey>,
+    /// The firewall mark of its packets.
+    pub mark: Option<NonZeroU32>,
     /// Whether and how its clients stay with their servers: such an FTP service takes their data connections too.
     pub persistence: Option<Persistence>,
     /// Each datagram is scheduled, and makes no connection.

@@ -52,6 +52,19 @@ pub struct DestinationCounters {
     pub bytes_out: Counter,
 }
 
+impl DestinationCounters {
+    /// Counts a packet of `bytes` bytes from a client, or an answer. Only the one writer may call it.
+    #[inline(always)]
+    pub fn count(&self, is_answer: bool, bytes: u16) {
+        let (packets, total) = match is_answer {
+            false => (&self.packets_in, &self.bytes_in),
+            true => (&self.packets_out, &self.bytes_out),
+        };
+        packets.add(1);
+        total.add(u64::from(bytes));
+    }
+}
+
 /// What a port of one worker has moved.
 #[derive(Debug, Default)]
 pub struct PortCounters {

@@ -13,6 +13,7 @@ use crate::{
         key::{Key, Key4, Key6},
         lookup::{self, Picked},
         state_name,
+        table::Role,
     },
     director::{self, Context},
     egress::Egress,
@@ -24,7 +25,7 @@ use crate::{
     port::{Frame, FramePool, PoolOf, Port},
     publish::Reader,
     rate::TokenBucket,
-    snapshot::Snapshot,
+    snapshot::{Method, Snapshot},
     time::{Nanos, Ticks},
     verdict::DropReason,
 };
@@ -194,7 +195,7 @@ impl<P: Port> Worker<P> {
     fn parse(&mut self) -> Found {
         let workers = (self.index, self.handoff.workers());
         let tables = (&self.v4.table, &self.v6.table);
-        let found = parse::batch(&mut self.batch, &self.config.get().ports, workers, tables);
+        let found = parse::batch(&mut self.batch, self.config.get(), workers, tables);
         for run in self.batch.runs.iter().filter(|run| run.received) {
             self.shared.stats.ports[usize::from(run.port)].rx_bytes.add(run.bytes);
         }
@@ -204,7 +205,7 @@ impl<P: Port> Worker<P> {
     /// Stage 2. Returns the packets that the director must decide: those of no connection, and those of no flow.
     #[inline]
     fn look_up(&mut self, found: Found, now: Nanos) -> Picked {
-        let at = (now.ticks(), self.config.get());
+        let at = (now, self.config.get());
         let mut misses = found.others;
         if found.v4 {
             lookup::batch(&mut self.v4, &mut self.batch, &mut misses, at);
@@ -313,7 +314,7 @@ impl<P: Port> Worker<P> {
         if done == 0 {
             stats.empty_polls.add(1);
         }
-        stats.connections.set((self.v4.table.len() + self.v6.table.len()) as u64);
+        stats.connections.set((self.v4.len() + self.v6.len()) as u64);
         if now.ticks().since(self.counted).0 >= Ticks::PER_SECOND {
             self.counted = now.ticks();
             let fill = std::mem::take(&mut self.handoff_fill) as u64;
@@ -338,6 +339,9 @@ fn record_of_template(number: usize, now: Ticks, snapshot: &Snapshot) -> Option<
         expires_millis: found.remaining.0.saturating_mul(10),
         packets_in: 0,
         bytes_in: 0,
+        packets_out: 0,
+        bytes_out: 0,
+        outbound: false,
         method: destination.method,
     })
 }
@@ -349,20 +353,32 @@ fn record<K: Key>(
     snapshot: &Snapshot,
 ) -> Option<ConnectionRecord> {
     let found = connections.live(entry)?;
-    let destination = destination_of(found, snapshot)?;
-    let remaining = connections.remaining(entry, now, &snapshot.timeouts);
-    // A server of every port takes a connection at the port that its client asked for.
+    let remaining = connections.remaining(entry, now, snapshot);
+    let answers = connections.answers(entry);
+    let (packets_out, bytes_out) = answers.map_or((0, 0), |answers| (answers.packets, answers.bytes));
     let virtual_service = found.key.virtual_service();
-    let port = if destination.port == 0 { virtual_service.port() } else { destination.port };
+    let (virtual_service, destination, method) = match found.role {
+        // Where its packets leave from, and where they go.
+        Role::Outbound => (connections.becomes(entry)?.client(), virtual_service, Method::Nat),
+        _ => {
+            let destination = destination_of(found, snapshot)?;
+            // A server of every port takes a connection at the port that its client asked for.
+            let port = if destination.port == 0 { virtual_service.port() } else { destination.port };
+            (virtual_service, SocketAddr::new(destination.address, port), destination.method)
+        }
+    };
     Some(ConnectionRecord {
         protocol: found.key.protocol(),
         client: found.key.client(),
         virtual_service,
-        destination: SocketAddr::new(destination.address, port),
+        destination,
         state: state_name(found),
         expires_millis: remaining.0.saturating_mul(10),
         packets_in: found.packets,
         bytes_in: found.bytes,
-        method: destination.method,
+        packets_out,
+        bytes_out,
+        outbound: found.role == Role::Outbound,
+        method,
     })
 }

@@ -19,8 +19,23 @@ fn wrr_chooses_the_servers_that_the_kernel_chooses() {
 }
 
 #[test]
-fn a_flow_seen_from_one_side_passes_the_tcp_states_of_the_kernel() {
-    replay("tcp-states-dr");
+fn nat_with_port_mapping_answers_as_the_kernel_does() {
+    replay("nat-rr");
+}
+
+#[test]
+fn udp_and_one_packet_scheduling_answer_as_the_kernel_does() {
+    replay("udp");
+}
+
+#[test]
+fn ipv6_by_direct_routing_and_nat_answers_as_the_kernel_does() {
+    replay("ipv6");
+}
+
+#[test]
+fn flows_seen_from_both_sides_and_from_one_pass_the_tcp_states_of_the_kernel() {
+    replay("tcp-states");
 }
 
 #[test]

@@ -23,6 +23,7 @@ use pointsman_dataplane::{
     conn::template::Templates,
     index,
     limits::{MAX_DESTINATIONS, MAX_TEMPLATES},
+    on_link::OnLink,
     scheduler::{Candidate, Flags, Rule, Scheduler},
     snapshot::{self, Destination, NextHop, Snapshot},
     stats::DestinationShared,
@@ -49,6 +50,7 @@ pub struct Compiler {
     tunnels: Tunnels,
     ways: Ways,
     templates: Arc<Templates>,
+    on_link: Arc<OnLink>,
     /// Of the last generation, as all services have them.
     timeouts: Timeouts,
     /// The network of the last generation.
@@ -109,6 +111,7 @@ impl Compiler {
             tunnels: Tunnels::default(),
             ways: Ways::default(),
             templates: Arc::new(Templates::new(MAX_TEMPLATES)),
+            on_link: Arc::default(),
             timeouts: Timeouts::default(),
             network: Network::default(),
             host_addresses: index::Addresses::default(),
@@ -119,6 +122,11 @@ impl Compiler {
     /// The slots, for whoever counts by slot.
     pub fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// The stations on the links that workers route packets to.
+    pub fn on_link(&self) -> &Arc<OnLink> {
+        &self.on_link
     }
 
     /// Templates of persistent clients that gave way for want of room.
@@ -202,6 +210,7 @@ impl Compiler {
             destinations: self.published.clone(),
             next_hops: self.next_hops.end(),
             templates: self.templates.clone(),
+            on_link: self.on_link.clone(),
             paths: self.tunnels.paths(),
             timeouts: timeouts(&configuration.timeouts),
         }
@@ -215,15 +224,15 @@ impl Compiler {
             let Some(compiled) = self.services.get(&service.key) else { continue };
             // At most MAX_SERVICES: the index fits.
             let number = services.len() as u32;
-            let key = match service.key {
+            let (key, mark) = match service.key {
                 ServiceKey::Address { protocol, address, port } => {
                     let key = snapshot::ServiceKey { protocol: protocol as u8, address, port };
                     service_index.insert(key, number);
-                    Some(key)
+                    (Some(key), None)
                 }
                 ServiceKey::Mark { mark, ipv6 } => {
                     service_index.insert_mark((mark.get(), ipv6), number);
-                    None
+                    (None, Some(mark))
                 }
             };
             let persistence = service.persistence.map(|persistence| snapshot::Persistence {
@@ -231,7 +240,14 @@ impl Compiler {
                 prefix: persistence.prefix,
             });
             let (scheduler, one_packet) = (compiled.scheduler.clone(), service.one_packet);
-            services.push(snapshot::Service { key, persistence, one_packet, scheduler, pending: false });
+            services.push(snapshot::Service {
+                key,
+                mark,
+                persistence,
+                one_packet,
+                scheduler,
+                pending: false,
+            });
         }
         (services.into(), service_index)
     }

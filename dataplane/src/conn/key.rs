@@ -14,6 +14,10 @@ pub trait Key: Copy + Eq + Zeroable + Send + 'static {
     fn virtual_service(&self) -> SocketAddr;
     /// IP protocol number.
     fn protocol(&self) -> u8;
+    /// The key of packets the other way.
+    fn turned(&self) -> Self;
+    /// The same with this source address, and this port unless it is 0. `None` if the address is of the other family.
+    fn from_source(&self, address: IpAddr, port: u16) -> Option<Self>;
 }
 
 /// Of an IPv4 connection. Addresses and ports are in the byte order of the wire.
@@ -96,6 +100,22 @@ fn ports_of(ports: u64) -> (u16, u16) {
     (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
 }
 
+/// Source and destination port changed round.
+#[inline]
+fn turned(ports: u64) -> u64 {
+    ports & !0xffff_ffff | u64::from((ports as u32).rotate_left(16))
+}
+
+/// With another source port, unless that is 0.
+#[inline]
+fn with_source(ports: u64, port: u16) -> u64 {
+    if port == 0 {
+        return ports;
+    }
+    let ([a, b], [_, _, c, d]) = (port.to_be_bytes(), (ports as u32).to_ne_bytes());
+    ports & !0xffff_ffff | u64::from(u32::from_ne_bytes([a, b, c, d]))
+}
+
 impl Key for Key4 {
     #[inline]
     fn hash(&self, secret: &[u64; 2]) -> u64 {
@@ -113,6 +133,21 @@ impl Key for Key4 {
     #[inline]
     fn protocol(&self) -> u8 {
         (self.ports >> 32) as u8
+    }
+
+    #[inline]
+    fn turned(&self) -> Self {
+        Self { addresses: self.addresses.rotate_left(32), ports: turned(self.ports) }
+    }
+
+    #[inline]
+    fn from_source(&self, address: IpAddr, port: u16) -> Option<Self> {
+        let IpAddr::V4(address) = address else { return None };
+        let ([a, b, c, d], [.., e, f, g, h]) = (address.octets(), self.addresses());
+        Some(Self {
+            addresses: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            ports: with_source(self.ports, port),
+        })
     }
 }
 
@@ -166,6 +201,17 @@ impl Key for Key6 {
     fn protocol(&self) -> u8 {
         (self.ports >> 32) as u8
     }
+
+    #[inline]
+    fn turned(&self) -> Self {
+        Self { client: self.service, service: self.client, ports: turned(self.ports) }
+    }
+
+    #[inline]
+    fn from_source(&self, address: IpAddr, port: u16) -> Option<Self> {
+        let IpAddr::V6(address) = address else { return None };
+        Some(Self { client: bytemuck::cast(address.octets()), ports: with_source(self.ports, port), ..*self })
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +234,22 @@ mod tests {
         assert_eq!(key.client(), "[fd00:1::2]:8080".parse().unwrap());
         assert_eq!(key.virtual_service(), "[fd00:1::100]:80".parse().unwrap());
         assert_eq!(key.protocol(), 17);
+    }
+
+    #[test]
+    fn a_key_turned_round_is_that_of_the_answers() {
+        let key = Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [0x1f, 0x90, 0, 80], 6);
+        let answer = key.turned().from_source([192, 168, 50, 11].into(), 8081).unwrap();
+        let expected = Key4::from_wire([192, 168, 50, 11, 10, 0, 0, 2], [0x1f, 0x91, 0x1f, 0x90], 6);
+        assert_eq!(answer, expected);
+        assert_eq!(key.turned().from_source([10, 0, 0, 100].into(), 0), Some(key.turned()));
+        assert_eq!(key.turned().from_source("fd00::1".parse().unwrap(), 1), None);
+        let (client, service): (Ipv6Addr, Ipv6Addr) =
+            ("fd00:1::2".parse().unwrap(), "fd00:1::100".parse().unwrap());
+        let server: Ipv6Addr = "fd00:50::12".parse().unwrap();
+        let key = Key6::from_wire(client.octets(), service.octets(), [0x1f, 0x90, 0, 80], 17);
+        let expected = Key6::from_wire(server.octets(), client.octets(), [0x1f, 0x91, 0x1f, 0x90], 17);
+        assert_eq!(key.turned().from_source(server.into(), 8081), Some(expected));
     }
 
     #[test]

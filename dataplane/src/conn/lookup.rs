@@ -1,16 +1,17 @@
 //! The lookup of a batch: three steps, each over all packets before the next, so that their memory misses overlap.
 
 use super::{
-    Connections, destination_of,
+    Connections,
     key::{Key, Key4, Key6},
-    wheel::Wheel,
+    pair::is_valid,
+    table::Role,
 };
 use crate::{
-    batch::{Batch, Kind, Layout, Lookup, Packet},
+    batch::{Batch, Kind, Lookup, Packet},
     limits::BATCH,
     port::Frame,
     snapshot::{Presence, Snapshot},
-    time::Ticks,
+    time::{Nanos, Ticks},
     verdict::DropReason,
     wire::tcp,
 };
@@ -26,6 +27,9 @@ pub trait BatchKey: Key {
 
     /// The key of a packet, which is the `i`th of its batch.
     fn of<'a>(packet: &'a Packet, key6: &'a [Key6; BATCH], i: usize) -> &'a Self;
+
+    /// Makes it the key of a packet; `key6` is where such keys are.
+    fn keep_in(&self, packet: &mut Packet, key6: &mut Key6);
 }
 
 impl BatchKey for Key4 {
@@ -34,6 +38,10 @@ impl BatchKey for Key4 {
     #[inline(always)]
     fn of<'a>(packet: &'a Packet, _: &'a [Key6; BATCH], _: usize) -> &'a Self {
         &packet.key4
+    }
+
+    fn keep_in(&self, packet: &mut Packet, _: &mut Key6) {
+        packet.key4 = *self;
     }
 }
 
@@ -44,16 +52,21 @@ impl BatchKey for Key6 {
     fn of<'a>(_: &'a Packet, key6: &'a [Key6; BATCH], i: usize) -> &'a Self {
         &key6[i]
     }
+
+    fn keep_in(&self, _: &mut Packet, key6: &mut Key6) {
+        *key6 = *self;
+    }
 }
 
 /// Finds the connections of the packets of one address family, whose buckets are on their way. A packet of a connection
-/// gets its destination and is counted; one whose server was removed ends here; the others are added to `misses`.
+/// gets its destination and is counted; one whose server was removed ends here; the others are added to `misses`, and so
+/// are those of connections without a destination (source NAT).
 #[inline]
 pub fn batch<K: BatchKey, F: Frame>(
     connections: &mut Connections<K>,
     batch: &mut Batch<F>,
     misses: &mut Picked,
-    (now, snapshot): (Ticks, &Snapshot),
+    (now, snapshot): (Nanos, &Snapshot),
 ) {
     let frames = batch.frames.len();
     for packet in &mut batch.packets[..frames] {
@@ -63,24 +76,27 @@ pub fn batch<K: BatchKey, F: Frame>(
     // The usual ones go through a loop of their own, up to the next that is not.
     let mut i = 0;
     loop {
-        i += usual(connections, &mut batch.packets[i..frames], &batch.key6, i, (now, snapshot));
+        i += usual(connections, &mut batch.packets[i..frames], &batch.key6, i, (now.ticks(), snapshot));
         if i == frames {
             break;
         }
         let key = *K::of(&batch.packets[i], &batch.key6, i);
-        match other(connections, &key, &batch.packets[i], now, snapshot) {
-            Some(Followed::Destination(slot)) => batch.packets[i].destination = slot,
-            Some(Followed::Removed) => batch.packets[i].drop(DropReason::DestinationRemoved),
+        let packet = &mut batch.packets[i];
+        let found = connections.table.confirm(&key, packet.hash, packet.entry);
+        match found.and_then(|entry| follow(connections, entry, packet, &mut batch.key6[i], (now, snapshot)))
+        {
+            Some(Followed::Destination) => {}
+            Some(Followed::Drop(reason)) => packet.drop(reason),
             // `misses` holds a batch, and each packet is in one of the two families.
-            None => misses.push(i as u8),
+            Some(Followed::Translated) | None => misses.push(i as u8),
         }
         i += 1;
     }
 }
 
 /// What nearly every packet is: of the connection that its tag points to, which stays in its state and in its list, to a
-/// server that is there. Counted and followed with one look at the entry, packet after packet, up to the first that is
-/// anything else. Returns how many there were; `first` is the number of the first of `packets`.
+/// server that is there or from it. Counted and followed with one look at the entry, packet after packet, up to the first
+/// that is anything else. Returns how many there were; `first` is the number of the first of `packets`.
 #[inline(always)]
 fn usual<K: BatchKey>(
     connections: &mut Connections<K>,
@@ -96,13 +112,20 @@ fn usual<K: BatchKey>(
         }
         let Some(entry) = entries.get_mut(packet.entry as usize) else { return i };
         let Some(destination) = destinations.get(entry.destination as usize) else { return i };
+        // No half-open connection is in a state that a packet leaves as it is.
         if entry.key != *K::of(packet, key6, first + i)
             || destination.generation != entry.destination_generation
             || destination.presence != Presence::Present
             || u32::from(packet.keeps) >> (entry.state & 31) & 1 == 0
-            || Wheel::is_half_open(entry)
         {
             return i;
+        }
+        if entry.role != Role::Client {
+            let hop = Connections::last_hop(entry, snapshot.generation);
+            let client = || entry.key.virtual_service().ip();
+            let known = |hop: &u32| destination.virtual_service.is_some() && snapshot.is_hop_of(*hop, client);
+            let Some(hop) = hop.filter(known) else { return i };
+            (packet.hop, packet.role) = (hop, Role::Server);
         }
         entry.count(packet.layout.ip_len());
         entry.last_seen = now;
@@ -111,55 +134,71 @@ fn usual<K: BatchKey>(
     packets.len()
 }
 
-/// Any other packet: `None` if it is of no connection.
-#[inline(never)]
-fn other<K: BatchKey>(
-    connections: &mut Connections<K>,
-    key: &K,
-    packet: &Packet,
-    now: Ticks,
-    snapshot: &Snapshot,
-) -> Option<Followed> {
-    let entry = connections.table.confirm(key, packet.hash, packet.entry)?;
-    follow(connections, entry, &packet.layout, now, snapshot)
-}
-
-/// Where a packet of a known connection goes.
+/// What becomes of a packet of a known connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Followed {
-    /// To the destination in this slot.
-    Destination(u32),
-    /// Nowhere: its server was removed.
-    Removed,
+    /// It goes where the packet says now.
+    Destination,
+    /// It ends here.
+    Drop(DropReason),
+    /// Its addresses change and it is routed: the packet says its entry and role.
+    Translated,
 }
 
-/// Counts a packet of the connection and says where it goes; `None` if the connection is no more: its service was
-/// deleted, or a SYN begins a new one in its place.
-#[inline]
-pub fn follow<K: Key>(
+/// Counts a packet of the connection of an entry and says where it goes; `None` if the connection is no more: its service
+/// was deleted, or a SYN begins a new one in its place. `key6` is the packet's, if it has one.
+pub fn follow<K: BatchKey>(
     connections: &mut Connections<K>,
     entry: u32,
-    layout: &Layout,
-    now: Ticks,
-    snapshot: &Snapshot,
+    packet: &mut Packet,
+    key6: &mut Key6,
+    (now, snapshot): (Nanos, &Snapshot),
 ) -> Option<Followed> {
-    let Some(destination) = destination_of(connections.table.get(entry), snapshot) else {
-        connections.end(entry, now, snapshot);
-        return None;
-    };
-    let slot = connections.table.get(entry).destination;
-    if layout.tcp_flags & (tcp::SYN | tcp::RST) == tcp::SYN && connections.is_reused_by_syn(entry) {
-        connections.end(entry, now, snapshot);
+    let (layout, ticks) = (packet.layout, now.ticks());
+    let found = connections.table.get(entry);
+    let (role, slot) = (found.role, found.destination);
+    let first = if role.is_first() { entry } else { found.peer };
+    if !is_valid(found, snapshot) {
+        connections.end(first, ticks, snapshot);
         return None;
     }
-    if destination.presence == Presence::Removed {
-        return Some(Followed::Removed);
+    if role.is_first()
+        && layout.event & (tcp::SYN | tcp::RST) == tcp::SYN
+        && connections.is_reused_by_syn(first)
+    {
+        connections.end(first, ticks, snapshot);
+        return None;
+    }
+    let presence = snapshot.destinations.get(slot as usize).map(|destination| destination.presence);
+    if role == Role::Client && presence == Some(Presence::Removed) {
+        return Some(Followed::Drop(DropReason::DestinationRemoved));
     }
     if layout.kind == Kind::IcmpError {
         // An error is no sign of life: it counts, but keeps nothing up.
         connections.table.get_mut(entry).count(layout.ip_len());
-        return Some(Followed::Destination(slot));
+    } else {
+        connections.touch(entry, layout.event, layout.ip_len(), ticks, snapshot);
     }
-    connections.touch(entry, layout.tcp_flags, layout.ip_len(), now, snapshot);
-    Some(Followed::Destination(slot))
+    packet.role = role;
+    match role {
+        Role::Client => {}
+        Role::Server => {
+            // What the client knows itself and its service by, for a service of many addresses.
+            let client = connections.table.get(first).key;
+            match snapshot.hop_towards(client.client().ip(), now) {
+                Ok(hop) => {
+                    connections.remember_hop(entry, hop, snapshot.generation);
+                    packet.hop = hop;
+                }
+                Err(reason) => return Some(Followed::Drop(reason)),
+            }
+            client.keep_in(packet, key6);
+        }
+        Role::Outbound | Role::Inbound => {
+            packet.entry = entry;
+            return Some(Followed::Translated);
+        }
+    }
+    packet.destination = slot;
+    Some(Followed::Destination)
 }

@@ -6,7 +6,9 @@
 pub mod key;
 mod lists;
 pub mod lookup;
+mod pair;
 pub mod sctp;
+pub mod state;
 mod sweep;
 pub mod table;
 pub mod tcp;
@@ -15,15 +17,15 @@ mod wheel;
 
 use crate::{
     limits::EXPIRE_BUDGET,
-    snapshot::{Destination, Presence, Snapshot, Timeouts},
+    snapshot::{Destination, Method, Presence, Snapshot, Timeouts},
     stats::WorkerStats,
     time::Ticks,
-    wire::protocol,
 };
 use arrayvec::ArrayVec;
 use key::Key;
 use pointsman_hugepages::{Error, Options};
-use table::{Entry, Table, prefetch};
+use sctp::SctpState;
+use table::{Entry, NONE, Table, prefetch};
 use tcp::{Direction, TcpState};
 use template::Held;
 use wheel::{HalfOpen, LANES, Wheel};
@@ -36,8 +38,10 @@ pub struct Connections<K: Key> {
     /// The tick of the last look at the half-open queues.
     looked: Ticks,
     /// Which queue of half-open connections was looked at first.
-    udp_first: bool,
+    turn: usize,
     sweep: sweep::Sweep,
+    /// Entries that are for the other direction of a connection.
+    peers: usize,
 }
 
 /// Connections whose time has come, with the hashes of their keys.
@@ -57,9 +61,21 @@ impl<K: Key> Connections<K> {
             table: Table::new(capacity, seed, memory)?,
             wheel: Wheel::new(),
             looked: Ticks(0),
-            udp_first: false,
+            turn: 0,
             sweep: sweep::Sweep::default(),
+            peers: 0,
         })
+    }
+
+    /// Connections in it.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.table.len() - self.peers
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Starts to bring near what [`Connections::create`] will need for as many as `wanted` connections: where there is no
@@ -72,7 +88,7 @@ impl<K: Key> Connections<K> {
     }
 
     fn bring_half_open_near(&self, wanted: usize) {
-        for queue in [HalfOpen::Tcp, HalfOpen::Udp] {
+        for queue in HalfOpen::ALL {
             for head in self.wheel.half_open_heads(queue).take(wanted) {
                 self.bring_end_near(head);
             }
@@ -96,7 +112,7 @@ impl<K: Key> Connections<K> {
         &mut self,
         (key, hash): (&K, u64),
         (slot, template): (u32, Held),
-        (tcp_flags, bytes): (u8, u16),
+        (event, bytes): (u8, u16),
         now: Ticks,
         (snapshot, stats): (&Snapshot, &WorkerStats),
     ) -> Result<u32, TableFull> {
@@ -114,23 +130,32 @@ impl<K: Key> Connections<K> {
         made.destination_generation = destination.generation;
         made.last_seen = now;
         made.count(bytes);
-        if key.protocol() == protocol::TCP {
-            made.state = tcp::next(Direction::InputOnly, TcpState::None, tcp_flags) as u8;
-        }
+        let direction =
+            if destination.method == Method::Nat { Direction::Input } else { Direction::InputOnly };
+        made.state = state::first(key.protocol(), direction, event);
         destination.shared.connected(is_active(&made));
-        // In one piece: the entry is written once.
-        if let Some(queue) = half_open_queue(&made) {
-            (made.list, made.prev) = self.wheel.enqueue_new(&mut self.table.entries, queue, entry);
-            *self.table.get_mut(entry) = made;
-        } else {
-            *self.table.get_mut(entry) = made;
-            self.list(entry, now, &snapshot.timeouts);
+        self.put(entry, made, now, snapshot);
+        if destination.method == Method::Nat {
+            self.expect_answers(entry, destination, now, (snapshot, stats))?;
         }
         stats.connections_created.add(1);
         if let Some(counters) = stats.destinations.get(slot as usize) {
             counters.connections.add(1);
         }
         Ok(entry)
+    }
+
+    /// Writes an entry that was taken, and puts it into the list that its state asks for.
+    #[inline(always)]
+    fn put(&mut self, entry: u32, mut made: Entry<K>, now: Ticks, snapshot: &Snapshot) {
+        // In one piece: the entry is written once.
+        if let Some(queue) = half_open_queue(&made, snapshot) {
+            (made.list, made.prev) = self.wheel.enqueue_new(&mut self.table.entries, queue, entry);
+            *self.table.get_mut(entry) = made;
+        } else {
+            *self.table.get_mut(entry) = made;
+            self.list(entry, now, snapshot);
+        }
     }
 
     /// Ends the oldest half-open connection and takes an entry in its place.
@@ -147,24 +172,28 @@ impl<K: Key> Connections<K> {
         self.table.take(hash).map_err(|_| TableFull)
     }
 
-    /// Counts a packet of a connection: its state, its time and its bytes.
+    /// Counts a packet of an entry: the state of its connection, its time and its bytes.
     #[inline]
-    pub fn touch(&mut self, entry: u32, tcp_flags: u8, bytes: u16, now: Ticks, snapshot: &Snapshot) {
+    pub fn touch(&mut self, entry: u32, event: u8, bytes: u16, now: Ticks, snapshot: &Snapshot) {
         let touched = self.table.get_mut(entry);
         touched.count(bytes);
-        let half_open = Wheel::is_half_open(touched);
-        let mut state = touched.state;
-        if touched.key.protocol() == protocol::TCP {
-            state = tcp::next(Direction::InputOnly, TcpState::from_u8(state), tcp_flags) as u8;
-        }
-        if state == touched.state && !half_open {
-            touched.last_seen = now;
+        let (is_first, peer, old) = (touched.role.is_first(), touched.peer, touched.state);
+        let direction = match (is_first, peer) {
+            (true, NONE) => Direction::InputOnly,
+            (true, _) => Direction::Input,
+            (false, _) => Direction::Output,
+        };
+        let state = state::next(touched.key.protocol(), direction, old, event);
+        let first = if is_first { entry } else { peer };
+        if state == old && !Wheel::is_half_open(self.table.get(first)) {
+            self.table.get_mut(entry).last_seen = now;
             return;
         }
-        self.changed(entry, state, now, snapshot);
+        self.changed(first, state, now, snapshot);
     }
 
     /// The rare part of [`Connections::touch`]: the state changes, or the connection is half-open and moves in its queue.
+    /// `entry` is the connection's own.
     #[cold]
     fn changed(&mut self, entry: u32, state: u8, now: Ticks, snapshot: &Snapshot) {
         let touched = self.table.get_mut(entry);
@@ -172,20 +201,23 @@ impl<K: Key> Connections<K> {
         touched.state = state;
         touched.last_seen = now;
         let active = is_active(touched);
-        let slot = touched.destination as usize;
+        let (slot, peer) = (touched.destination as usize, touched.peer);
+        if let Some(peer) = self.table.entries.get_mut(peer as usize) {
+            peer.state = state;
+        }
         if active != was_active
             && let Some(destination) = snapshot.destinations.get(slot)
         {
             destination.shared.changed(active);
         }
         let touched = self.table.get(entry);
-        let deadline = now.plus(timeout(touched, &snapshot.timeouts));
+        let deadline = now.plus(timeout(touched, snapshot));
         let stays = !Wheel::is_half_open(touched)
-            && half_open_queue(touched).is_none()
+            && half_open_queue(touched, snapshot).is_none()
             && !self.wheel.is_armed_after(touched, deadline);
         if !stays {
             self.wheel.unlink(&mut self.table.entries, entry);
-            self.list(entry, now, &snapshot.timeouts);
+            self.list(entry, now, snapshot);
         }
     }
 
@@ -193,7 +225,7 @@ impl<K: Key> Connections<K> {
     /// state is TIME_WAIT or CLOSE, and it is of no template.
     pub fn is_reused_by_syn(&self, entry: u32) -> bool {
         let entry = self.table.get(entry);
-        entry.key.protocol() == protocol::TCP
+        entry.key.protocol() == crate::wire::protocol::TCP
             && !entry.template.is_some()
             && matches!(TcpState::from_u8(entry.state), TcpState::TimeWait | TcpState::Close)
     }
@@ -207,10 +239,12 @@ impl<K: Key> Connections<K> {
     /// The same, given the hash of the entry's key.
     #[inline]
     fn end_hashed(&mut self, (entry, hash): (u32, u64), now: Ticks, snapshot: &Snapshot) {
+        debug_assert!(self.table.get(entry).role.is_first(), "an entry for answers ends with its peer");
         if self.table.get(entry).list != 0 {
             self.wheel.unlink(&mut self.table.entries, entry);
         }
         let ended = self.table.get(entry);
+        let peer = ended.peer;
         if ended.template.is_some() {
             let server = (ended.destination, ended.destination_generation);
             snapshot.templates.release(ended.template, server, now);
@@ -222,6 +256,9 @@ impl<K: Key> Connections<K> {
             destination.shared.disconnected(is_active(ended));
         }
         self.table.remove_hashed(entry, hash);
+        if peer != NONE {
+            self.end_peer(peer);
+        }
     }
 
     /// Ends the connections whose time has come, visiting at most [`EXPIRE_BUDGET`] of them. Returns how many were visited.
@@ -230,7 +267,7 @@ impl<K: Key> Connections<K> {
         let mut visited = 0;
         if now != self.looked {
             self.looked = now;
-            self.find_half_open(&mut due, now, &snapshot.timeouts);
+            self.find_half_open(&mut due, now, snapshot);
             if !due.is_empty() {
                 // More of them may be due: look again at the next poll, not at the next tick.
                 self.looked = Ticks(now.0.wrapping_sub(1));
@@ -244,10 +281,10 @@ impl<K: Key> Connections<K> {
             let more = self.wheel.take_due(&mut self.table.entries, now, &mut |entry| taken.push(entry));
             visited += taken.len();
             for entry in taken {
-                if self.remaining(entry, now, &snapshot.timeouts) == Ticks(0) {
+                if self.remaining(entry, now, snapshot) == Ticks(0) {
                     due.push((entry, self.table.prefetch_remove(entry)));
                 } else {
-                    self.list(entry, now, &snapshot.timeouts);
+                    self.list(entry, now, snapshot);
                 }
             }
             if !more {
@@ -263,27 +300,38 @@ impl<K: Key> Connections<K> {
         visited
     }
 
-    /// How long a connection lives on if no packet comes.
-    pub fn remaining(&self, entry: u32, now: Ticks, timeouts: &Timeouts) -> Ticks {
-        let entry = self.table.get(entry);
-        Ticks(timeout(entry, timeouts).0.saturating_sub(now.since(entry.last_seen).0))
+    /// How long a connection lives on if no packet comes. `entry` is its own.
+    pub fn remaining(&self, entry: u32, now: Ticks, snapshot: &Snapshot) -> Ticks {
+        let seen = self.last_seen(entry, now);
+        Ticks(timeout(self.table.get(entry), snapshot).0.saturating_sub(now.since(seen).0))
     }
 
-    /// The live entry with that number, if it is one.
+    /// When the last packet of either direction came.
+    fn last_seen(&self, entry: u32, now: Ticks) -> Ticks {
+        let entry = self.table.get(entry);
+        match self.table.entries.get(entry.peer as usize) {
+            Some(peer) if now.since(peer.last_seen).0 < now.since(entry.last_seen).0 => peer.last_seen,
+            _ => entry.last_seen,
+        }
+    }
+
+    /// The connection whose own entry has that number, if it is one.
     pub fn live(&self, entry: u32) -> Option<&Entry<K>> {
-        self.table.entries.get(entry as usize).filter(|entry| entry.list != 0)
+        self.table.entries.get(entry as usize).filter(|entry| entry.list != 0 && entry.role.is_first())
     }
 
     /// Finds half-open connections whose time has come, one a lane at most, and leaves them in their queues. There is room
     /// for others behind them, which a flood must not keep from ending.
-    fn find_half_open(&mut self, due: &mut Due, now: Ticks, timeouts: &Timeouts) {
-        // Which queue is looked at first changes, so that neither fills the budget for long.
-        let mut queues =
-            [(HalfOpen::Tcp, timeouts.tcp[TcpState::SynReceived as usize]), (HalfOpen::Udp, timeouts.udp)];
-        self.udp_first = !self.udp_first;
-        if self.udp_first {
-            queues.reverse();
-        }
+    fn find_half_open(&mut self, due: &mut Due, now: Ticks, snapshot: &Snapshot) {
+        // Which queue is looked at first changes, so that none fills the budget for long.
+        let timeouts = &snapshot.timeouts;
+        let mut queues = [
+            (HalfOpen::Tcp, timeouts.tcp[TcpState::SynReceived as usize]),
+            (HalfOpen::Udp, timeouts.udp),
+            (HalfOpen::Sctp, timeouts.sctp[SctpState::Init1 as usize]),
+        ];
+        self.turn = (self.turn + 1) % queues.len();
+        queues.rotate_left(self.turn);
         for (queue, timeout) in queues {
             for head in self.wheel.half_open_heads(queue).take(due.remaining_capacity() - usize::from(LANES))
             {
@@ -295,12 +343,12 @@ impl<K: Key> Connections<K> {
     }
 
     /// Puts an entry that is in no list into the one that its state asks for.
-    fn list(&mut self, entry: u32, now: Ticks, timeouts: &Timeouts) {
+    fn list(&mut self, entry: u32, now: Ticks, snapshot: &Snapshot) {
         let listed = self.table.get(entry);
-        match half_open_queue(listed) {
+        match half_open_queue(listed, snapshot) {
             Some(queue) => self.wheel.enqueue(&mut self.table.entries, queue, entry),
             None => {
-                let deadline = listed.last_seen.plus(timeout(listed, timeouts));
+                let deadline = self.last_seen(entry, now).plus(timeout(listed, snapshot));
                 self.wheel.arm(&mut self.table.entries, entry, deadline, now);
             }
         }
@@ -318,26 +366,30 @@ pub fn destination_of<'a, K>(entry: &Entry<K>, snapshot: &'a Snapshot) -> Option
 
 /// The state's name as ipvsadm prints it.
 pub fn state_name<K: Key>(entry: &Entry<K>) -> &'static str {
-    if entry.key.protocol() == protocol::TCP { TcpState::from_u8(entry.state).name() } else { "UDP" }
+    state::name(entry.key.protocol(), entry.state)
 }
 
-/// Whether the connection counts as active. UDP never does.
+/// Whether the connection counts as active.
 fn is_active<K: Key>(entry: &Entry<K>) -> bool {
-    entry.key.protocol() == protocol::TCP && tcp::is_active(entry.state)
+    state::is_active(entry.key.protocol(), entry.state)
 }
 
-fn timeout<K: Key>(entry: &Entry<K>, timeouts: &Timeouts) -> Ticks {
-    if entry.key.protocol() == protocol::TCP {
-        timeouts.tcp[TcpState::from_u8(entry.state) as usize]
-    } else {
-        timeouts.udp
-    }
+fn timeout<K: Key>(entry: &Entry<K>, snapshot: &Snapshot) -> Ticks {
+    state::timeout(
+        entry.key.protocol(),
+        entry.state,
+        timeouts_of(entry, snapshot).unwrap_or(&snapshot.timeouts),
+    )
 }
 
-fn half_open_queue<K: Key>(entry: &Entry<K>) -> Option<HalfOpen> {
-    if entry.key.protocol() == protocol::TCP {
-        (entry.state == TcpState::SynReceived as u8).then_some(HalfOpen::Tcp)
-    } else {
-        (entry.packets <= 1).then_some(HalfOpen::Udp)
-    }
+/// The times of its service, where that has some of its own.
+fn timeouts_of<'a, K>(entry: &Entry<K>, snapshot: &'a Snapshot) -> Option<&'a Timeouts> {
+    snapshot.destinations.get(entry.destination as usize)?.timeouts.as_deref()
+}
+
+/// The queue that it stands in, if it is half-open: all of one queue have the same time, so that one whose service has
+/// times of its own is in none.
+fn half_open_queue<K: Key>(entry: &Entry<K>, snapshot: &Snapshot) -> Option<HalfOpen> {
+    let queue = state::half_open_queue(entry.key.protocol(), entry.state)?;
+    timeouts_of(entry, snapshot).is_none().then_some(queue)
 }

@@ -4,7 +4,7 @@
 //! timeout has end earlier. Until it has come by, a connection of a deleted service is none to a packet either
 //! ([`super::lookup::follow`]), so that the walk only gives memory and counts back.
 
-use super::{Connections, destination_of, half_open_queue, key::Key, timeout, wheel::Wheel};
+use super::{Connections, half_open_queue, key::Key, pair::is_valid, timeout, wheel::Wheel};
 use crate::{snapshot::Snapshot, time::Ticks};
 
 /// Entries that one poll looks at: 32 KB of memory in a row.
@@ -43,12 +43,12 @@ impl<K: Key> Connections<K> {
             self.sweep.at += 1;
             self.sweep.left -= 1;
             let Some(found) = self.live(entry) else { continue };
-            if destination_of(found, snapshot).is_none() {
+            if !is_valid(found, snapshot) {
                 self.end(entry, now, snapshot);
                 continue;
             }
-            let deadline = found.last_seen.plus(timeout(found, &snapshot.timeouts));
-            let is_queued = Wheel::is_half_open(found) || half_open_queue(found).is_some();
+            let deadline = self.last_seen(entry, now).plus(timeout(found, snapshot));
+            let is_queued = Wheel::is_half_open(found) || half_open_queue(found, snapshot).is_some();
             if !is_queued && self.wheel.is_armed_after(found, deadline) {
                 self.wheel.unlink(&mut self.table.entries, entry);
                 self.wheel.arm(&mut self.table.entries, entry, deadline, now);

@@ -1,7 +1,7 @@
 //! When connections end.
 //!
 //! A packet only stores when it came. A wheel visits each connection when it could have ended at the earliest, and arms it
-//! again if it has been used meanwhile. Half-open connections (TCP in SYN_RECV, UDP flows of a single packet) stand in
+//! again if it has been used meanwhile. Half-open connections (TCP in SYN_RECV, SCTP in INIT1, UDP flows of one packet) stand in
 //! queues by the time of their last packet instead: all of one queue have the same timeout, so the head ends first, and
 //! the head is also the one that gives way when the table is full.
 //!
@@ -32,6 +32,11 @@ const SLOT_NUMBERS: u32 = 1 << (32 - SLOT_SHIFT);
 pub(super) enum HalfOpen {
     Tcp = 0,
     Udp = 1,
+    Sctp = 2,
+}
+
+impl HalfOpen {
+    pub(super) const ALL: [HalfOpen; 3] = [HalfOpen::Tcp, HalfOpen::Udp, HalfOpen::Sctp];
 }
 
 /// Which lanes of a queue have connections, and whose turn it is.
@@ -63,15 +68,18 @@ pub(super) struct Wheel {
     /// The slot that is visited next; `None` before the first visit.
     at: Option<u32>,
     /// By queue of half-open connections.
-    turns: [Turns; 2],
+    turns: [Turns; HalfOpen::ALL.len()],
 }
 
 impl Wheel {
-    const QUEUES: u16 = 1 + SLOTS as u16 * LANES;
+    /// Stands for the list of an entry that is in none because its peer is: see [`super::table::Role`].
+    pub(super) const WITH_PEER: u16 = 1;
+    const FIRST: u16 = 2;
+    const QUEUES: u16 = Self::FIRST + SLOTS as u16 * LANES;
 
     pub(super) fn new() -> Self {
-        let lists = Lists::new(usize::from(Self::QUEUES + 2 * QUEUE_LANES));
-        Self { lists, at: None, turns: [Turns::default(); 2] }
+        let lists = Lists::new(usize::from(Self::QUEUES) + HalfOpen::ALL.len() * usize::from(QUEUE_LANES));
+        Self { lists, at: None, turns: Default::default() }
     }
 
     /// Has `entry`, which is in no list, visited at `deadline` or soon after.
@@ -87,7 +95,7 @@ impl Wheel {
     /// Whether the entry is armed for later than `deadline`, so that it must be armed anew.
     pub(super) fn is_armed_after<K>(&self, entry: &Entry<K>, deadline: Ticks) -> bool {
         let Some(at) = self.at else { return true };
-        let armed = (u32::from(entry.list - 1) / u32::from(LANES)).wrapping_sub(at) % SLOTS;
+        let armed = (u32::from(entry.list - Self::FIRST) / u32::from(LANES)).wrapping_sub(at) % SLOTS;
         let wanted = (deadline.0 >> SLOT_SHIFT).wrapping_sub(at) % SLOT_NUMBERS;
         armed > wanted
     }
@@ -136,7 +144,7 @@ impl Wheel {
         }
     }
 
-    /// A half-open connection whose last packet is the longest ago, about: the older one of the two that come first in
+    /// A half-open connection whose last packet is the longest ago, about: the oldest of those that come first in
     /// their queues. Its lane has had its turn then.
     #[inline]
     pub(super) fn oldest_half_open<K>(&mut self, entries: &[Entry<K>], now: Ticks) -> Option<u32> {
@@ -145,17 +153,9 @@ impl Wheel {
             let head = self.lists.head(Self::queue_list(queue, lane));
             entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head, queue, lane))
         };
-        let (tcp, udp) = (first(HalfOpen::Tcp), first(HalfOpen::Udp));
-        let (_, oldest, queue, lane) = match (tcp, udp) {
-            (Some(tcp), Some(udp)) => {
-                if udp.0 > tcp.0 {
-                    udp
-                } else {
-                    tcp
-                }
-            }
-            (tcp, udp) => tcp.or(udp)?,
-        };
+        let heads = HalfOpen::ALL.into_iter().filter_map(first);
+        let (_, oldest, queue, lane) =
+            heads.reduce(|best, head| if head.0 > best.0 { head } else { best })?;
         self.turns[queue as usize].leave = (lane + 1) % u64::BITS;
         Some(oldest)
     }
@@ -211,7 +211,7 @@ impl Wheel {
     }
 
     fn slot_list(slot: u32, lane: u16) -> u16 {
-        1 + (slot % SLOTS) as u16 * LANES + lane
+        Self::FIRST + (slot % SLOTS) as u16 * LANES + lane
     }
 
     #[inline]

@@ -5,19 +5,27 @@
 //! of the way out and must not be fragmented with "fragmentation needed" or "packet too big". The connection and the
 //! counters have been served before either.
 
+pub mod nat;
+pub mod route;
 pub mod tunnel;
 
 use crate::{
     batch::{Batch, Packet},
-    conn::lookup::Picked,
+    conn::{
+        key::{Key, Key6},
+        lookup::Picked,
+        table::Role,
+    },
     director::Context,
     egress,
     port::Frame,
-    reply,
+    reply::{self, Speaker},
     snapshot::Method,
     verdict::{DropReason, Verdict},
     wire::{checksum, ethernet, ipv4},
 };
+use nat::End;
+use std::net::IpAddr;
 
 /// Rewrites the packets of the batch that have a destination, and decides them.
 #[inline]
@@ -46,12 +54,14 @@ pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
 fn others<F: Frame>(batch: &mut Batch<F>, picked: &Picked, context: &mut Context<'_>) {
     let (mut expired, mut large) = (Picked::new(), Picked::new());
     for &i in picked {
-        let (frame, packet) = (&mut batch.frames[usize::from(i)], &mut batch.packets[usize::from(i)]);
-        match rewrite(frame, packet, context) {
+        let i = usize::from(i);
+        let (frame, packet) = (&mut batch.frames[i], &mut batch.packets[i]);
+        match rewrite(frame, packet, &batch.key6[i], context) {
             Ok(verdict) => packet.verdict = verdict,
             Err(Unusual::Drop(reason)) => packet.drop(reason),
-            Err(Unusual::TimeExceeded) => expired.push(i),
-            Err(Unusual::TooBig) => large.push(i),
+            // It holds a batch.
+            Err(Unusual::TimeExceeded) => expired.push(i as u8),
+            Err(Unusual::TooBig) => large.push(i as u8),
         }
     }
     for i in expired {
@@ -90,8 +100,7 @@ fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> 
     {
         return None;
     }
-    counters.packets_in.add(1);
-    counters.bytes_in.add(u64::from(ip_len));
+    counters.count(false, ip_len);
     checksum::lower_ttl(header);
     ethernet::set_words(addresses, mac, hop.source);
     packet.verdict = Verdict::Forward(hop.port);
@@ -99,17 +108,21 @@ fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> 
 }
 
 /// Rewrites any packet.
-fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Result<Verdict, Unusual> {
+fn rewrite(
+    frame: &mut impl Frame,
+    packet: &Packet,
+    key6: &Key6,
+    context: &Context<'_>,
+) -> Result<Verdict, Unusual> {
     let slot = packet.destination as usize;
     let destination =
         context.snapshot.destinations.get(slot).ok_or(Unusual::Drop(DropReason::DestinationRemoved))?;
-    let ip_len = packet.layout.ip_len();
+    let (ip_len, is_answer) = (packet.layout.ip_len(), packet.role == Role::Server);
     if let Some(counters) = context.shared.stats.destinations.get(slot) {
-        counters.packets_in.add(1);
-        counters.bytes_in.add(u64::from(ip_len));
+        counters.count(is_answer, ip_len);
     }
-    let next_hop = context.snapshot.next_hops.get(destination.next_hop as usize);
-    let next_hop = next_hop.ok_or(Unusual::Drop(DropReason::NoRoute))?;
+    let number = if is_answer { packet.hop } else { destination.next_hop };
+    let hop = context.snapshot.hop(number).ok_or(Unusual::Drop(DropReason::NoRoute))?;
     // The layout was read from a whole header: 20 bytes of IPv4 or 40 of IPv6.
     let header =
         frame.data_mut().get_mut(usize::from(packet.layout.l3)..).and_then(<[u8]>::first_chunk_mut::<20>);
@@ -118,18 +131,20 @@ fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Re
     if *ttl <= 1 {
         return Err(Unusual::TimeExceeded);
     }
+    // An answer is routed, and its sender hears of it as it sent it; to a server, the original quotes the packet with the
+    // lower TTL.
+    if is_answer && ip_len > hop.mtu {
+        return Err(Unusual::TooBig);
+    }
     if packet.layout.v6 {
         *ttl -= 1;
     } else {
         checksum::decrement_ttl(header);
     }
-    // After the TTL, as the original does it: the answer quotes the packet with the lower one.
     match &destination.tunnel {
-        None if ip_len > next_hop.mtu => return Err(Unusual::TooBig),
-        None => {}
-        Some(tunnel) => {
+        Some(tunnel) if !is_answer => {
             let mtu = tunnel
-                .mtu(next_hop.mtu, packet.layout.v6, context.now)
+                .mtu(hop.mtu, packet.layout.v6, context.now)
                 .ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
             if ip_len > mtu {
                 return Err(Unusual::TooBig);
@@ -137,28 +152,57 @@ fn rewrite(frame: &mut impl Frame, packet: &Packet, context: &Context<'_>) -> Re
             let way = (&**tunnel, destination.address);
             tunnel::wrap(frame, &packet.layout, way, packet.hash).map_err(Unusual::Drop)?;
         }
+        _ if ip_len > hop.mtu => return Err(Unusual::TooBig),
+        _ if is_answer => {
+            let from = destination.virtual_service.unwrap_or_else(|| known_as(packet, key6));
+            nat::translate(frame, &packet.layout, End::Source, from).map_err(Unusual::Drop)?;
+        }
+        _ if destination.method == Method::Nat => {
+            let to = (destination.address, destination.port);
+            nat::translate(frame, &packet.layout, End::Destination, to).map_err(Unusual::Drop)?;
+        }
+        _ => {}
     }
-    Ok(egress::address(frame, destination.next_hop, next_hop))
+    Ok(egress::address(frame, number, &hop))
+}
+
+/// The virtual address and port of a packet of a service of many addresses, whose key is its client's.
+fn known_as(packet: &Packet, key6: &Key6) -> (IpAddr, u16) {
+    let service = if packet.layout.v6 { key6.virtual_service() } else { packet.key4.virtual_service() };
+    (service.ip(), service.port())
 }
 
 #[cold]
 fn time_exceeded<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) {
-    let layout = batch.packets[i].layout;
-    context.icmp_error(batch, i, |batch, mac| reply::time_exceeded(&mut batch.frames[i], &layout, mac));
+    let Packet { layout, role, .. } = batch.packets[i];
+    if role == Role::Server {
+        return route::error(batch, i, context, |frame, layout, at| reply::time_exceeded(frame, layout, at));
+    }
+    context.icmp_error(batch, i, |batch, mac| {
+        reply::time_exceeded(&mut batch.frames[i], &layout, Speaker::virtual_address(mac))
+    });
 }
 
 #[cold]
 fn too_big<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) {
-    let (layout, slot) = (batch.packets[i].layout, batch.packets[i].destination as usize);
+    let Packet { layout, role, hop, destination, .. } = batch.packets[i];
     let header = &batch.frames[i].data()[usize::from(layout.l3)..];
     if !layout.v6 && ipv4::Ipv4::new(header).is_some_and(|packet| !packet.dont_fragment()) {
         // The original would fragment it here. Clients have sent with DF for decades; it is counted.
         return batch.packets[i].drop(DropReason::TooBig);
     }
-    let mtu = context.snapshot.destinations.get(slot).and_then(|destination| {
-        let link = context.snapshot.next_hops.get(destination.next_hop as usize)?.mtu;
+    if role == Role::Server {
+        let mtu = context.snapshot.hop(hop).map_or(0, |hop| hop.mtu);
+        return route::error(batch, i, context, |frame, layout, at| {
+            reply::packet_too_big(frame, layout, at, mtu)
+        });
+    }
+    let mtu = context.snapshot.destinations.get(destination as usize).and_then(|destination| {
+        let link = context.snapshot.hop(destination.next_hop)?.mtu;
         destination.tunnel.as_ref().map_or(Some(link), |tunnel| tunnel.mtu(link, layout.v6, context.now))
     });
     let mtu = mtu.unwrap_or(0);
-    context.icmp_error(batch, i, |batch, mac| reply::packet_too_big(&mut batch.frames[i], &layout, mac, mtu));
+    context.icmp_error(batch, i, |batch, mac| {
+        reply::packet_too_big(&mut batch.frames[i], &layout, Speaker::virtual_address(mac), mtu)
+    });
 }

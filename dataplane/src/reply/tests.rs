@@ -197,6 +197,11 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 type Make = fn(&mut Buffer, &Layout, [u8; 6]) -> Replied;
 
+/// The answer as a virtual address's.
+fn expired(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
+    time_exceeded(frame, layout, Speaker::virtual_address(mac))
+}
+
 /// What becomes of a frame, with the layout that the parser finds in it.
 fn made(
     make: impl Fn(&mut Buffer, &Layout, [u8; 6]) -> Replied,
@@ -235,9 +240,9 @@ fn each_answer_is_that_of_the_reference() {
         (tcp_reset, ACK6, Answer::TcpReset, ACK6_RST),
         (port_unreachable, UDP, Answer::PortUnreachable, UDP_UNR),
         (port_unreachable, UDP6, Answer::PortUnreachable, UDP6_UNR),
-        (time_exceeded, TTL, Answer::TimeExceeded, TTL_EXC),
-        (time_exceeded, TTL6, Answer::TimeExceeded, TTL6_EXC),
-        (time_exceeded, ACK6, Answer::TimeExceeded, ACK6_EXC),
+        (expired, TTL, Answer::TimeExceeded, TTL_EXC),
+        (expired, TTL6, Answer::TimeExceeded, TTL6_EXC),
+        (expired, ACK6, Answer::TimeExceeded, ACK6_EXC),
     ];
     for (number, (make, frame, answer, expected)) in cases.into_iter().enumerate() {
         let expected = Ok((answer, bytes(expected)));
@@ -252,13 +257,15 @@ fn each_answer_is_that_of_the_reference() {
 fn large_packets_are_quoted_up_to_576_and_1280_bytes() {
     let pattern: Vec<u8> = (0..1450u32).map(|i| (1 + 7 * i) as u8).collect();
     let packet = [&bytes(BIG_HEAD)[..], &pattern].concat();
-    let (answer, error) = made(|b, l, m| packet_too_big(b, l, m, 1480), &packet).expect("an answer");
+    let (answer, error) =
+        made(|b, l, m| packet_too_big(b, l, Speaker::virtual_address(m), 1480), &packet).expect("an answer");
     assert_eq!((answer, error.len()), (Answer::PacketTooBig, 14 + 576));
     assert_eq!((&error[..42], &error[42..]), (&bytes(BIG_ERR_HEAD)[..], &packet[14..14 + 548]));
     assert_eq!((slow(&error[14..34]), slow(&error[34..])), (0xffff, 0xffff));
 
     let packet = [&bytes(BIG6_HEAD)[..], &pattern].concat();
-    let (answer, error) = made(|b, l, m| packet_too_big(b, l, m, 1400), &packet).expect("an answer");
+    let (answer, error) =
+        made(|b, l, m| packet_too_big(b, l, Speaker::virtual_address(m), 1400), &packet).expect("an answer");
     assert_eq!((answer, error.len()), (Answer::PacketTooBig, 14 + 1280));
     assert_eq!((&error[..62], &error[62..]), (&bytes(BIG6_ERR_HEAD)[..], &packet[14..14 + 1232]));
 }
@@ -336,18 +343,17 @@ fn addresses_that_no_station_has_are_not_answered() {
 fn no_error_answers_an_error_or_a_later_fragment() {
     let mut error = bytes(TTL_EXC);
     error[..12].copy_from_slice(&[DIRECTOR, CLIENT].concat());
-    assert_eq!(made(time_exceeded, &error), Err(DropReason::NotAnswerable));
+    assert_eq!(made(expired, &error), Err(DropReason::NotAnswerable));
     let mut error = bytes(TTL6_EXC);
     error[..12].copy_from_slice(&[DIRECTOR, CLIENT].concat());
-    assert_eq!(made(time_exceeded, &error), Err(DropReason::NotAnswerable));
+    assert_eq!(made(expired, &error), Err(DropReason::NotAnswerable));
     // Offset 8 in the fragment word.
-    assert_eq!(made(time_exceeded, &with(UDP, 21, 1)), Err(DropReason::Fragment));
+    assert_eq!(made(expired, &with(UDP, 21, 1)), Err(DropReason::Fragment));
 }
 
 #[test]
 fn a_layout_that_does_not_fit_its_frame_makes_no_answer() {
-    let makes: [Make; 6] =
-        [arp_reply, neighbor_advertisement, echo, tcp_reset, port_unreachable, time_exceeded];
+    let makes: [Make; 6] = [arp_reply, neighbor_advertisement, echo, tcp_reset, port_unreachable, expired];
     for make in makes {
         for (l3, l4, end) in [(14, 34, 2000), (60, 34, 40), (14, 10, 30), (14, 40, 34), (14, 14, 14)] {
             for v6 in [false, true] {

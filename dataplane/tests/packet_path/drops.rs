@@ -146,9 +146,8 @@ fn a_broken_packet_is_dropped_for_its_reason_and_that_counter_alone_goes_up() {
 #[test]
 fn the_state_of_the_director_is_a_reason_too() {
     type Change = fn(&mut Plan);
-    let reasons: [(DropReason, Change); 6] = [
+    let reasons: [(DropReason, Change); 5] = [
         (ServicePending, |plan| plan.services[0].pending = true),
-        (MethodPending, |plan| plan.slots[0].method = Method::Nat),
         (MethodPending, |plan| plan.slots[0].method = Method::Local),
         (NoRoute, |plan| plan.slots[0].next_hop = Destination::NO_ROUTE),
         (NeighborUnresolved, |plan| plan.hops[0].cell.set(NeighborState::Failed)),
@@ -195,6 +194,7 @@ fn every_reason_has_a_test_that_causes_it() {
         (IcmpUnmatched, "an_icmp_error_about_no_connection_is_counted_and_ends"),
         (NotAnswerable, "no_icmp_error_is_sent_about_an_icmp_error"),
         (ExceptionRingFull, "what_the_host_does_not_take_is_dropped_and_counted_and_nothing_else_is"),
+        (PortsExhausted, "the_ports_to_one_station_come_to_an_end_and_that_is_counted"),
         (HandoffRingFull, "frames_for_an_owner_that_is_behind_are_dropped_and_counted"),
     ];
     let sources = [
@@ -206,6 +206,7 @@ fn every_reason_has_a_test_that_causes_it() {
     .concat()
         + include_str!("exception.rs")
         + include_str!("neighbors.rs")
+        + include_str!("source_nat.rs")
         + include_str!("tunnels.rs")
         + include_str!("workers.rs");
     for reason in DropReason::ALL {

@@ -6,10 +6,12 @@ mod direct_routing;
 mod drops;
 mod exception;
 mod expiry;
+mod nat;
 mod neighbors;
 mod persistence;
 mod properties;
 mod schedulers;
+mod source_nat;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;

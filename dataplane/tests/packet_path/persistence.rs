@@ -150,7 +150,7 @@ fn each_datagram_of_a_one_packet_service_is_scheduled_and_none_makes_a_connectio
     );
     assert_eq!((lab.connections(), lab.counts(0), lab.counts(1)), (0, (0, 0), (0, 0)));
     assert_eq!([lab.traffic(0), lab.traffic(1)], [(1, 1, 32), (2, 2, 64)]);
-    lab.plan.slots.iter_mut().for_each(|slot| slot.method = Method::Nat);
+    lab.plan.slots.iter_mut().for_each(|slot| slot.method = Method::Local);
     lab.publish();
     assert_eq!(lab.send(&[udp("10.0.0.2:5004", "10.0.0.100:55")]).len(), 0);
     assert_eq!(lab.all_drops(), [(DropReason::MethodPending, 1)]);

@@ -14,7 +14,7 @@ use pointsman_dataplane::{
     conn::table::Table,
     parse::{self, Keys},
     scheduler,
-    snapshot::{PortFacts, Presence},
+    snapshot::{PortFacts, Presence, Snapshot},
     verdict::{DropReason, Verdict},
 };
 use pointsman_hugepages::{Pool, PoolOptions};
@@ -121,8 +121,9 @@ fn parsed(frame: &[u8]) -> (String, String) {
     batch.came_by(0, true);
     let tables =
         (Table::new(1, 0, &ordinary()).expect("memory"), Table::new(1, 0, &ordinary()).expect("memory"));
-    let ports = [PortFacts { name: "d0".into(), mac: D0, mtu: 1500 }];
-    parse::batch(&mut batch, &ports, (0, 1), (&tables.0, &tables.1));
+    let port = PortFacts { name: "d0".into(), mac: D0, mtu: 1500, ..PortFacts::default() };
+    let snapshot = Snapshot { ports: [port].into(), ..Snapshot::default() };
+    parse::batch(&mut batch, &snapshot, (0, 1), (&tables.0, &tables.1));
     let packet = &batch.packets[0];
     let long = match parse::frame(frame, D0, &mut keys) {
         Err(reason) => format!("{:?}", Verdict::Drop(reason)),

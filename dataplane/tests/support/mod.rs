@@ -6,15 +6,20 @@ pub(crate) mod frames;
 pub(crate) mod text;
 
 use crossbeam::channel;
-use frames::{D0, D1, R1, R2, R3};
+use frames::{C0, D0, D1, R1, R2, R3};
 use pointsman_dataplane::{
     command::{Command, ConnectionRecord, ConnectionsQuery, WorkerShared},
     conn::template::Templates,
     exception::{self, HostEnd},
     handoff,
     limits::FRAME_ROOM,
+    mark::{self, Marks},
+    on_link::OnLink,
+    policy::Policies,
     port::memory::{self, Wire},
+    prefix::Prefix,
     publish::{self, Publisher},
+    routing::{Forwarding, Routes, Routing, SourceNat, Way},
     scheduler::{Candidate, Kind, Scheduler},
     snapshot::{
         Destination, Encapsulation, Method, NeighborCell, NeighborState, NextHop, PathMtu, Persistence,
@@ -29,6 +34,7 @@ use pointsman_hugepages::{Buffer, Options, PageChoice, Pool, PoolOptions};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -45,6 +51,8 @@ pub(crate) struct PlannedService {
     pub(crate) persistence: Option<Persistence>,
     pub(crate) one_packet: bool,
     pub(crate) pending: bool,
+    /// The mark that its packets have; it is known by that then, and `at` says its family.
+    pub(crate) mark: Option<u32>,
 }
 
 /// The configuration that a test works with; [`Plan::snapshot`] compiles it.
@@ -55,6 +63,11 @@ pub(crate) struct Plan {
     pub(crate) hops: Vec<NextHop>,
     pub(crate) mtu: u16,
     pub(crate) timeouts: Timeouts,
+    pub(crate) marks: Vec<mark::Rule>,
+    pub(crate) policies: Policies,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) source_nat: Vec<SourceNat>,
+    on_link: Arc<OnLink>,
     templates: Arc<Templates>,
     schedulers: HashMap<ServiceKey, Scheduler>,
 }
@@ -81,6 +94,7 @@ impl Plan {
             persistence: None,
             one_packet: false,
             pending: false,
+            mark: None,
         });
         self
     }
@@ -117,6 +131,59 @@ impl Plan {
         self
     }
 
+    /// Has a slot reached by NAT at a port of its own.
+    pub(crate) fn natted(mut self, slot: usize, port: u16) -> Self {
+        (self.slots[slot].method, self.slots[slot].port) = (Method::Nat, port);
+        self
+    }
+
+    /// Packets of port d0's network, and of those behind the client, go to stations there; of d1's to those there.
+    fn routing(&self) -> Routing {
+        let prefix = |text: &str, len| Prefix::new(text.parse().expect("an address"), len);
+        let mut routes = vec![
+            (prefix("10.0.0.0", 24), Way::Link(0)),
+            (prefix("192.168.50.0", 24), Way::Link(1)),
+            (prefix("fd00:1::", 64), Way::Link(0)),
+            (prefix("fd00:50::", 64), Way::Link(1)),
+        ];
+        // The client is also a router: the next hops that lead by d0.
+        for (number, hop) in (0..).zip(&self.hops).filter(|(_, hop)| hop.port == 0) {
+            routes
+                .push((prefix(if hop.address.is_ipv6() { "::" } else { "0.0.0.0" }, 0), Way::Router(number)));
+        }
+        let natted = self.slots.iter().filter(|slot| slot.method == Method::Nat);
+        Routing {
+            routes: Routes::new(routes),
+            forwarding: self.forwarding,
+            servers: natted.map(|slot| slot.address).collect(),
+            source_nat: self.source_nat.clone().into(),
+        }
+    }
+
+    /// Has every station on the links answer for its address: the clients, which the one at d0 stands for, and the servers.
+    pub(crate) fn resolve(&self) {
+        for hop in self.on_link.wanted(|_| Some((0, [0; 6]))) {
+            let servers = [("192.168.50.11", R1), ("192.168.50.12", R2), ("192.168.50.13", R3)];
+            let servers6 = [("fd00:50::11", R1), ("fd00:50::12", R2), ("fd00:50::13", R3)];
+            let is =
+                |(text, _): &&(&str, [u8; 6])| hop.address == text.parse::<IpAddr>().expect("an address");
+            let server = servers.iter().chain(&servers6).find(is).map(|(_, mac)| *mac);
+            let mac = server.or((hop.port == 0).then_some(C0));
+            hop.cell.set(mac.map_or(NeighborState::Failed, NeighborState::Reachable));
+        }
+    }
+
+    /// The router at port d0, which leads everywhere: the client's station.
+    pub(crate) fn router(mut self) -> Self {
+        for address in ["10.0.0.2", "fd00:1::2"] {
+            let cell = Arc::new(NeighborCell::default());
+            cell.set(NeighborState::Reachable(C0));
+            let address = address.parse().expect("an address");
+            self.hops.push(NextHop { address, port: 0, mtu: self.mtu, source: D0, cell });
+        }
+        self
+    }
+
     /// The next hop with this address on port d1, and its MAC address if it is to be known.
     pub(crate) fn hop(&mut self, address: IpAddr, mac: Option<[u8; 6]>) -> u32 {
         if let Some(known) = self.hops.iter().position(|hop| hop.address == address) {
@@ -134,9 +201,23 @@ impl Plan {
     pub(crate) fn snapshot(&mut self, generation: u64) -> Snapshot {
         let mut snapshot = Snapshot {
             generation,
-            ports: [("d0", D0), ("d1", D1)]
-                .map(|(name, mac)| PortFacts { name: name.to_owned(), mac, mtu: self.mtu })
+            ports: [("d0", D0, "10.0.0.1", "fd00:1::1"), ("d1", D1, "192.168.50.1", "fd00:50::1")]
+                .map(|(name, mac, ipv4, ipv6)| PortFacts {
+                    name: name.to_owned(),
+                    mac,
+                    mtu: self.mtu,
+                    ipv4: ipv4.parse().ok(),
+                    ipv6: ipv6.parse().ok(),
+                })
                 .into(),
+            host_addresses: ["10.0.0.1", "192.168.50.1", "fd00:1::1", "fd00:50::1"]
+                .map(|address| address.parse().expect("an address"))
+                .into_iter()
+                .collect(),
+            routing: Arc::new(self.routing()),
+            on_link: self.on_link.clone(),
+            marks: Marks::new(self.marks.clone()),
+            policies: self.policies,
             destinations: self.slots.clone().into(),
             next_hops: self.hops.iter().map(|hop| NextHop { mtu: self.mtu, ..hop.clone() }).collect(),
             timeouts: self.timeouts.clone(),
@@ -160,9 +241,20 @@ impl Plan {
             let scheduler = Scheduler::compile(planned.kind, candidates, self.schedulers.get(&key));
             self.schedulers.insert(key, scheduler.clone());
             snapshot.virtual_addresses.insert(planned.at.ip());
-            snapshot.service_index.insert(key, services.len() as u32);
             let PlannedService { persistence, one_packet, pending, .. } = *planned;
-            services.push(Service { key: Some(key), persistence, one_packet, scheduler, pending });
+            let mark = planned.mark.and_then(NonZeroU32::new);
+            let number = services.len() as u32;
+            match mark {
+                Some(mark) => {
+                    snapshot.service_index.insert_mark((mark.get(), planned.at.is_ipv6()), number);
+                }
+                None => snapshot.service_index.insert(key, number),
+            }
+            let key = mark.is_none().then_some(key);
+            services.push(Service { key, mark, persistence, one_packet, scheduler, pending });
+        }
+        for rule in &self.source_nat {
+            snapshot.virtual_addresses.insert(rule.address);
         }
         snapshot.services = services.into();
         snapshot
@@ -282,9 +374,17 @@ impl Lab {
 
     /// Brings frames to port d0 of the first worker, lets the workers run, and returns what left by both ports.
     pub(crate) fn send(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        self.send_by(0, frames)
+    }
+
+    /// The same to a port: 1 is that of the servers.
+    pub(crate) fn send_by(&mut self, port: usize, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         for frame in frames {
-            assert!(self.stations[0].wires[0].push(frame), "the wire has room");
+            assert!(self.stations[0].wires[port].push(frame), "the wire has room");
         }
+        self.poll();
+        // The control plane asks for the stations that are not known yet, and what waits for them leaves.
+        self.plan.resolve();
         self.poll();
         self.taken()
     }

@@ -27,13 +27,36 @@ pub const NONE: u32 = u32::MAX;
 /// Connections for each bucket at most, on average.
 const FILL: usize = 6;
 
-/// One connection.
+/// Whose packets an entry is for. A connection whose both sides pass the director has two entries, which know each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
+#[repr(u8)]
+pub enum Role {
+    /// A client's, to a virtual service.
+    #[default]
+    Client,
+    /// The answers of a NATed server to such a client.
+    Server,
+    /// Those of a station behind the director that leave from another address (source NAT).
+    Outbound,
+    /// The answers to those.
+    Inbound,
+}
+
+impl Role {
+    /// Whether the entry is the connection's own: its state, its time and its list are the connection's.
+    #[inline]
+    pub fn is_first(self) -> bool {
+        matches!(self, Role::Client | Role::Outbound)
+    }
+}
+
+/// One connection, or one direction of it.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Entry<K> {
     /// Who talks to what.
     pub key: K,
-    /// Packets from the client.
+    /// Packets of the entry's direction.
     pub packets: u64,
     /// Slot of its destination in the snapshot.
     pub destination: u32,
@@ -41,26 +64,30 @@ pub struct Entry<K> {
     pub destination_generation: u32,
     /// When its last packet came.
     pub last_seen: Ticks,
-    /// Neighbours in the list that it is in; `next` also links free entries.
+    /// Neighbours in the list that it is in; `next` also links free entries. Of an entry for answers, which is in no list:
+    /// the next hop of the last one and the generation of the snapshot that said so.
     pub(super) prev: u32,
     pub(super) next: u32,
     /// The list that it is in; 0: free.
     pub(super) list: u16,
-    /// State of its protocol.
+    /// State of its protocol, the same in both entries of a connection.
     pub state: u8,
-    _unused: u8,
+    /// Whose packets it is for.
+    pub role: Role,
     // Not beside the packets: the two are then one vector, which takes more instructions than two words.
     /// Bytes of the packets, from the IP header on.
     pub bytes: u64,
     /// The template that it was made by.
     pub template: Held,
+    /// The entry for the other direction, or [`NONE`].
+    pub peer: u32,
 }
 
 impl<K: Key> Entry<K> {
     /// With a key and nothing else.
     #[inline(always)]
     pub(super) fn new(key: &K) -> Self {
-        Entry { key: *key, prev: NONE, next: NONE, ..Self::zeroed() }
+        Entry { key: *key, prev: NONE, next: NONE, peer: NONE, ..Self::zeroed() }
     }
 }
 

@@ -1,0 +1,164 @@
+//! Connections whose both sides pass the director: the entry for the answers beside the connection's own.
+//!
+//! The entry for answers is found by what is on the wire, has counters and a time of its own, and knows the state, so that
+//! a usual answer touches no other line. It is in no list: it ends with its peer.
+
+use super::{
+    Connections, TableFull, destination_of,
+    key::Key,
+    state,
+    table::{self, Entry, NONE, Role},
+    tcp::Direction,
+    template::Held,
+    wheel::Wheel,
+};
+use crate::{
+    snapshot::{Destination, Snapshot},
+    stats::WorkerStats,
+    time::Ticks,
+};
+
+impl<K: Key> Connections<K> {
+    /// Has the answers of a NATed server found. Where two connections of one client come out at the same server by the same
+    /// ports, which no server can tell apart, the answers are the younger one's. Without room there is no connection.
+    #[inline(never)]
+    pub(super) fn expect_answers(
+        &mut self,
+        entry: u32,
+        destination: &Destination,
+        now: Ticks,
+        surroundings: (&Snapshot, &WorkerStats),
+    ) -> Result<(), TableFull> {
+        let made = *self.table.get(entry);
+        let answers = made.key.turned().from_source(destination.address, destination.port);
+        let added = answers
+            .is_some_and(|answers| self.add_peer((entry, made), &answers, Role::Server, now, surroundings));
+        if added {
+            return Ok(());
+        }
+        // The caller gives back what the connection would hold.
+        self.table.get_mut(entry).template = Held::default();
+        self.end(entry, now, surroundings.0);
+        Err(TableFull)
+    }
+
+    /// Adds the entry for answers that are known by `key`; false if it could not be.
+    fn add_peer(
+        &mut self,
+        (entry, made): (u32, Entry<K>),
+        key: &K,
+        role: Role,
+        now: Ticks,
+        (snapshot, stats): (&Snapshot, &WorkerStats),
+    ) -> bool {
+        let hash = self.table.hash(key);
+        if let Some(known) = self.table.find(key, hash) {
+            if self.table.get(known).role.is_first() {
+                return false;
+            }
+            self.unpair(known);
+        }
+        // The one that gives way where there is no room must not be the one that was just made.
+        let taken = match self.table.take(hash) {
+            Ok(taken) => taken,
+            Err(table::Full) => {
+                let oldest = self.wheel.oldest_half_open(&self.table.entries, now);
+                let Some(oldest) = oldest.filter(|oldest| *oldest != entry) else { return false };
+                self.end(oldest, now, snapshot);
+                stats.connections_evicted.add(1);
+                match self.table.take(hash) {
+                    Ok(taken) => taken,
+                    Err(table::Full) => return false,
+                }
+            }
+        };
+        let mut peer = Entry::new(key);
+        (peer.role, peer.peer, peer.list) = (role, entry, Wheel::WITH_PEER);
+        (peer.destination, peer.destination_generation) = (made.destination, made.destination_generation);
+        (peer.state, peer.last_seen) = (made.state, now);
+        *self.table.get_mut(taken) = peer;
+        self.table.get_mut(entry).peer = taken;
+        self.peers += 1;
+        true
+    }
+
+    /// Takes the entry for answers away from the connection that has it.
+    fn unpair(&mut self, peer: u32) {
+        let first = self.table.get(peer).peer;
+        if let Some(first) = self.table.entries.get_mut(first as usize) {
+            first.peer = NONE;
+        }
+        self.end_peer(peer);
+    }
+
+    /// Ends an entry for answers, whose connection has ended.
+    pub(super) fn end_peer(&mut self, peer: u32) {
+        self.table.remove(peer);
+        self.peers -= 1;
+    }
+
+    /// Makes a connection of a station behind the director, whose packets leave as those that `answers` answer. When the
+    /// table is full the oldest half-open connection gives way; an established one never.
+    pub fn create_outbound(
+        &mut self,
+        (key, hash): (&K, u64),
+        answers: &K,
+        (event, bytes): (u8, u16),
+        now: Ticks,
+        (snapshot, stats): (&Snapshot, &WorkerStats),
+    ) -> Result<u32, TableFull> {
+        let entry = match self.table.take(hash) {
+            Ok(entry) => entry,
+            Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
+        };
+        let mut made = Entry::new(key);
+        (made.role, made.last_seen, made.destination) = (Role::Outbound, now, NONE);
+        made.count(bytes);
+        made.state = state::first(key.protocol(), Direction::Input, event);
+        self.put(entry, made, now, snapshot);
+        if !self.add_peer((entry, made), answers, Role::Inbound, now, (snapshot, stats)) {
+            self.end(entry, now, snapshot);
+            return Err(TableFull);
+        }
+        stats.connections_created.add(1);
+        Ok(entry)
+    }
+
+    /// The key of the packets that the peer of an entry is for, turned round: what a packet of the entry becomes.
+    pub fn becomes(&self, entry: u32) -> Option<K> {
+        let peer = self.table.get(entry).peer;
+        self.table.entries.get(peer as usize).map(|peer| peer.key.turned())
+    }
+
+    /// The entry for the answers of a connection, if they pass the director.
+    pub fn answers(&self, entry: u32) -> Option<&Entry<K>> {
+        self.table.entries.get(self.table.get(entry).peer as usize)
+    }
+
+    /// The next hop of the last answer of an entry for answers, if it was found in this generation.
+    #[inline]
+    pub(super) fn last_hop(entry: &Entry<K>, generation: u64) -> Option<u32> {
+        (entry.next == generation as u32).then_some(entry.prev)
+    }
+
+    /// Remembers the next hop of an answer.
+    pub(super) fn remember_hop(&mut self, entry: u32, hop: u32, generation: u64) {
+        let entry = self.table.get_mut(entry);
+        debug_assert!(!entry.role.is_first(), "it is in no list");
+        (entry.prev, entry.next) = (hop, generation as u32);
+    }
+}
+
+/// Whether there is still what a connection is for: its service, or the rule that gave it its address.
+pub(super) fn is_valid<K: Key>(entry: &Entry<K>, snapshot: &Snapshot) -> bool {
+    match entry.role {
+        Role::Client | Role::Server => destination_of(entry, snapshot).is_some(),
+        Role::Outbound | Role::Inbound => {
+            let inside = match entry.role {
+                Role::Outbound => entry.key.client().ip(),
+                _ => return true,
+            };
+            snapshot.routing.source_nat.iter().any(|rule| rule.source.contains(inside))
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What the state of a connection means, protocol by protocol: one number, whose meaning is the protocol's.
+
+use super::{
+    sctp::{self, SctpState},
+    tcp::{self, Direction, TcpState},
+    wheel::HalfOpen,
+};
+use crate::{snapshot::Timeouts, time::Ticks, wire::protocol};
+
+/// The states of a flow without handshake (UDP).
+const FLOWING: u8 = 0;
+/// It has had one packet: such flows give way first when the table is full.
+const SINGLE: u8 = 1;
+
+/// The states that a packet without handshake leaves as they are, as bits by number.
+pub(crate) const FLOWING_KEEPS: u16 = 1 << FLOWING;
+
+/// The state of a new connection after its first packet. `event`: see [`crate::batch::Layout::event`].
+#[inline]
+pub fn first(number: u8, direction: Direction, event: u8) -> u8 {
+    match number {
+        protocol::TCP => tcp::next(direction, TcpState::None, event) as u8,
+        protocol::SCTP => sctp::next(direction, SctpState::None, sctp::Event::from_u8(event)) as u8,
+        _ => SINGLE,
+    }
+}
+
+/// The state after a packet.
+#[inline]
+pub fn next(number: u8, direction: Direction, state: u8, event: u8) -> u8 {
+    match number {
+        protocol::TCP => tcp::next(direction, TcpState::from_u8(state), event) as u8,
+        protocol::SCTP => sctp::next(direction, SctpState::from_u8(state), sctp::Event::from_u8(event)) as u8,
+        _ => FLOWING,
+    }
+}
+
+/// Whether such a connection counts as active (`ActiveConn`). UDP never does.
+#[inline]
+pub fn is_active(number: u8, state: u8) -> bool {
+    match number {
+        protocol::TCP => tcp::is_active(state),
+        protocol::SCTP => SctpState::from_u8(state).is_active(),
+        _ => false,
+    }
+}
+
+/// How long it lives without a packet.
+#[inline]
+pub fn timeout(number: u8, state: u8, timeouts: &Timeouts) -> Ticks {
+    match number {
+        protocol::TCP => timeouts.tcp[TcpState::from_u8(state) as usize],
+        protocol::SCTP => timeouts.sctp[SctpState::from_u8(state) as usize],
+        _ => timeouts.udp,
+    }
+}
+
+/// The queue that it stands in, if it is half-open.
+#[inline]
+pub(super) fn half_open_queue(number: u8, state: u8) -> Option<HalfOpen> {
+    match number {
+        protocol::TCP => (state == TcpState::SynReceived as u8).then_some(HalfOpen::Tcp),
+        // The first of its half-open states, which alone has a time of its own.
+        protocol::SCTP => (state == SctpState::Init1 as u8).then_some(HalfOpen::Sctp),
+        _ => (state == SINGLE).then_some(HalfOpen::Udp),
+    }
+}
+
+/// As ipvsadm prints it.
+pub fn name(number: u8, state: u8) -> &'static str {
+    match number {
+        protocol::TCP => TcpState::from_u8(state).name(),
+        protocol::SCTP => SctpState::from_u8(state).name(),
+        _ => "UDP",
+    }
+}
