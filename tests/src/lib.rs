@@ -9,11 +9,16 @@ mod director;
 mod lab;
 mod process;
 mod segment;
+mod table;
+mod topology;
 mod wait;
+mod web;
 
 pub use cores::two_cores;
 pub use director::Director;
 pub use lab::{Lab, Output, repository};
 pub use process::Process;
 pub use segment::{VIP, VIP6};
+pub use table::Row;
 pub use wait::wait_until;
+pub use web::{Held, Web};
