@@ -20,7 +20,7 @@ use pointsman_dataplane::{
     index::Addresses,
     on_link::OnLink,
     publish::Publisher,
-    snapshot::{NextHop, Snapshot},
+    snapshot::{NextHop, Presence, Snapshot},
     time::Nanos,
 };
 use std::{
@@ -391,6 +391,14 @@ impl Control {
         }
         state.accounts.zero(of.as_ref(), |slot| counted(&self.shared, slot));
         Ok(())
+    }
+
+    /// The slots of a service's destinations, removed ones with connections included.
+    pub async fn slots_of(&self, service: ServiceKey) -> HashSet<u32> {
+        let state = self.state.lock().await;
+        let slots = (0..).zip(state.compiler.slots().all());
+        let of = slots.filter(|(_, slot)| slot.presence != Presence::Vacant && slot.key.service == service);
+        of.map(|(number, _)| number).collect()
     }
 
     /// All services and destinations with what is counted of them.

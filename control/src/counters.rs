@@ -385,4 +385,20 @@ mod tests {
             assert_eq!(meter.rates().connections, rate);
         }
     }
+
+    #[test]
+    fn what_servers_send_is_counted_and_has_rates_too() {
+        let worker = |packets: u64, bytes: u64| {
+            let worker = WorkerShared::new(0);
+            worker.stats.destinations[3].packets_out.add(packets);
+            worker.stats.destinations[3].bytes_out.add(bytes);
+            Arc::new(worker)
+        };
+        let sum = counted(&[worker(400, 40_000), worker(400, 120_000)], 3);
+        assert_eq!((sum.packets_out, sum.bytes_out, sum.packets_in), (800, 160_000, 0));
+        let mut meter = Meter::default();
+        meter.tick(sum);
+        // 400 and 80000 a second: a quarter of the way.
+        assert_eq!((meter.rates().packets_out, meter.rates().bytes_out), (100, 20_000));
+    }
 }

@@ -99,6 +99,8 @@ pub struct ConnectionRecord {
     pub outbound: bool,
     /// How packets reach the destination.
     pub method: Method,
+    /// The slot of the destination; `None` of source NAT, which has none.
+    pub slot: Option<u32>,
 }
 
 /// A frame that the control plane may learn a neighbour from.

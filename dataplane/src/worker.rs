@@ -343,6 +343,7 @@ fn record_of_template(number: usize, now: Ticks, snapshot: &Snapshot) -> Option<
         bytes_out: 0,
         outbound: false,
         method: destination.method,
+        slot: Some(found.slot),
     })
 }
 
@@ -380,5 +381,6 @@ fn record<K: Key>(
         bytes_out,
         outbound: found.role == Role::Outbound,
         method,
+        slot: (found.role != Role::Outbound).then_some(found.destination),
     })
 }

@@ -19,7 +19,7 @@ use pointsman_proto::v1::{
     Connection, ForwardingMethod, ListConnectionsRequest, ListConnectionsResponse, Protocol,
     connections_server::Connections,
 };
-use std::{net::IpAddr, time::Duration};
+use std::{collections::HashSet, net::IpAddr, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -41,7 +41,10 @@ impl Connections for Service {
         &self,
         request: Request<ListConnectionsRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
-        let filter = Filter::new(&request.into_inner()).map_err(refused)?;
+        let mut filter = Filter::new(&request.into_inner()).map_err(refused)?;
+        if let Some(mark @ ServiceKey::Mark { .. }) = filter.service {
+            filter.slots = self.0.control.slots_of(mark).await;
+        }
         let workers = self.0.control.workers().to_vec();
         let (sender, receiver) = mpsc::channel(4);
         // Workers answer by a channel that is waited on: not on the runtime's threads.
@@ -102,6 +105,8 @@ struct Filter {
     protocol: Option<u8>,
     client: Option<IpAddr>,
     service: Option<ServiceKey>,
+    /// Those of the servers of `service`, if that is of a mark: its connections do not show it otherwise.
+    slots: HashSet<u32>,
     server: Option<IpAddr>,
     /// How many more may pass.
     left: u64,
@@ -130,6 +135,7 @@ impl Filter {
             protocol,
             client: address(&asked.client, "client")?,
             service: asked.service.as_ref().map(|key| verbs::key(Some(key))).transpose()?,
+            slots: HashSet::new(),
             server: address(&asked.server, "server")?,
             left: if asked.limit == 0 { u64::MAX } else { asked.limit },
         })
@@ -140,21 +146,20 @@ impl Filter {
             && self.protocol.is_none_or(|protocol| protocol == record.protocol)
             && self.client.is_none_or(|client| client == record.client.ip())
             && self.server.is_none_or(|server| server == record.destination.ip())
-            && self.service.is_none_or(|service| is_of(&service, record));
+            && self.service.is_none_or(|service| self.is_of(&service, record));
         self.left -= u64::from(passes);
         passes
     }
-}
 
-fn is_of(service: &ServiceKey, record: &ConnectionRecord) -> bool {
-    match *service {
-        ServiceKey::Address { protocol, address, port } => {
-            protocol as u8 == record.protocol
-                && address == record.virtual_service.ip()
-                && (port == 0 || port == record.virtual_service.port())
+    fn is_of(&self, service: &ServiceKey, record: &ConnectionRecord) -> bool {
+        match *service {
+            ServiceKey::Address { protocol, address, port } => {
+                protocol as u8 == record.protocol
+                    && address == record.virtual_service.ip()
+                    && (port == 0 || port == record.virtual_service.port())
+            }
+            ServiceKey::Mark { .. } => record.slot.is_some_and(|slot| self.slots.contains(&slot)),
         }
-        // Marks do not make connections yet.
-        ServiceKey::Mark { .. } => false,
     }
 }
 

@@ -220,6 +220,33 @@ async fn requests_without_their_parts_are_refused_and_name_the_part() {
 }
 
 #[tokio::test]
+async fn connections_of_a_mark_are_listed_by_it() {
+    let text = "[[mark]]\nprotocol = \"tcp\"\ndestination = \"10.0.0.100\"\nport = 80\nmark = 10\n\
+                [[service]]\nmark = 10\n[[service.server]]\naddress = \"10.0.0.12\"\n\
+                [[service]]\nmark = 11\n[[service.server]]\naddress = \"10.0.0.12\"\n";
+    let mut served = serve_it("mark", text, 1).await;
+    served.director.sent().await;
+    served.director.wires[0].push(&syn(5_000));
+    served.director.wires[0].push(&arp_reply());
+    served.director.forwarded().await;
+    let mut found = Vec::new();
+    for mark in [10, 11] {
+        let key = v1::service_key::Key::Mark(v1::service_key::Mark { mark, ipv6: false });
+        let service = Some(v1::ServiceKey { key: Some(key) });
+        let request = ListConnectionsRequest { service, ..Default::default() };
+        let mut client = ConnectionsClient::new(served.channel.clone());
+        let mut stream = client.list(request).await.unwrap().into_inner();
+        while let Some(part) = stream.message().await.unwrap() {
+            let of = |connection: v1::Connection| {
+                (mark, connection.virtual_address, connection.virtual_port, connection.server_address)
+            };
+            found.extend(part.connections.into_iter().map(of));
+        }
+    }
+    assert_eq!(found, [(10, "10.0.0.100".to_owned(), 80, "10.0.0.12".to_owned())]);
+}
+
+#[tokio::test]
 async fn watchers_see_each_change_and_pending_features_are_said() {
     let served = serve_it("watch", "", 2).await;
     let mut config = ConfigClient::new(served.channel.clone());
