@@ -4,6 +4,7 @@
 //! The kernel of the director forwards nothing and has no virtual address on an interface.
 
 mod direct;
+mod marks;
 mod nat;
 mod persistence;
 mod schedulers;
