@@ -76,6 +76,18 @@ impl<'a> Ipv4<'a> {
         be16(self.fixed, 6) & 0x1fff != 0
     }
 
+    /// Where its data begins in the larger packet, in bytes.
+    #[inline]
+    pub fn fragment_offset(&self) -> u16 {
+        (be16(self.fixed, 6) & 0x1fff) * 8
+    }
+
+    /// Whether parts of the larger packet follow.
+    #[inline]
+    pub fn more_fragments(&self) -> bool {
+        be16(self.fixed, 6) & MORE_FRAGMENTS != 0
+    }
+
     /// Routers that it may still pass.
     #[inline]
     pub fn ttl(&self) -> u8 {
@@ -243,13 +255,18 @@ mod tests {
 
     #[test]
     fn fragments_are_told_by_offset_and_flag() {
-        for (word, fragment, later) in
-            [(0x4000u16, false, false), (0x2000, true, false), (0x0001, true, true), (0x2007, true, true)]
-        {
+        for (word, fragment, later, offset, more) in [
+            (0x4000u16, false, false, 0, false),
+            (0x2000, true, false, 0, true),
+            (0x0001, true, true, 8, false),
+            (0x2007, true, true, 56, true),
+            (0x1fff, true, true, 65_528, false),
+        ] {
             let mut bytes = *EXAMPLE;
             bytes[6..8].copy_from_slice(&word.to_be_bytes());
             let view = Ipv4::new(&bytes).expect("20 bytes");
             assert_eq!((view.is_fragment(), view.is_later_fragment()), (fragment, later), "{word:04x}");
+            assert_eq!((view.fragment_offset(), view.more_fragments()), (offset, more), "{word:04x}");
         }
     }
 

@@ -109,6 +109,15 @@ pub struct Fragment {
     pub more: bool,
     /// Tells the fragments of one packet from those of another.
     pub identification: u32,
+    /// Offset of what follows the fragment header, from the start of the fixed header.
+    pub data: usize,
+}
+
+impl Fragment {
+    /// Whether the one part is the whole packet (RFC 6946).
+    pub fn is_atomic(&self) -> bool {
+        self.offset == 0 && !self.more
+    }
 }
 
 /// The chain of extension headers is cut off, too long, or not in an order that can be.
@@ -151,6 +160,7 @@ fn walk_extensions(packet: &[u8], mut end: UpperLayer) -> Result<UpperLayer, Bro
                 offset: be16(header, 2) & 0xfff8,
                 more: header[3] & 1 != 0,
                 identification: be32(header, 4),
+                data: end.offset + 8,
             };
             end.fragment = Some(fragment);
             if fragment.offset != 0 {
@@ -298,11 +308,11 @@ mod tests {
         let first = packet(44, &[60, 0, 0, 1, 0, 0, 0, 9, 6, 0, 0, 0, 0, 0, 0, 0]);
         let upper = Ipv6::new(&first).expect("40 bytes").upper_layer().expect("whole");
         assert_eq!((upper.protocol, upper.offset), (6, 56));
-        assert_eq!(upper.fragment, Some(Fragment { offset: 0, more: true, identification: 9 }));
+        assert_eq!(upper.fragment, Some(Fragment { offset: 0, more: true, identification: 9, data: 48 }));
         let later = packet(44, &[60, 0, 0x05, 0xa8, 0, 0, 0, 9, 6, 0xff, 0, 0, 0, 0, 0, 0]);
         let upper = Ipv6::new(&later).expect("40 bytes").upper_layer().expect("whole");
         assert_eq!((upper.protocol, upper.offset), (60, 48));
-        assert_eq!(upper.fragment, Some(Fragment { offset: 1448, more: false, identification: 9 }));
+        assert_eq!(upper.fragment, Some(Fragment { offset: 1448, more: false, identification: 9, data: 48 }));
     }
 
     #[test]
