@@ -5,8 +5,10 @@ use crate::{
         key::{Key4, Key6},
         table::Role,
     },
-    limits::BATCH,
+    fragments::{held::Held, tracker::Fragments},
+    limits::{BATCH, RELEASE_BUDGET},
     port::{Frame, Frames},
+    time::Nanos,
     verdict::{DropReason, Verdict},
 };
 use arrayvec::ArrayVec;
@@ -29,7 +31,8 @@ pub enum Kind {
     IcmpError,
     /// An ICMP echo request.
     Echo,
-    /// A fragment.
+    /// A fragment, but the first of a flow's datagram is a [`Kind::Flow`]. If it is looked up, the key is the flow's; there is
+    /// no transport header in it.
     Fragment,
     /// Any other IP packet.
     OtherIp,
@@ -161,6 +164,10 @@ pub struct Batch<F> {
     pub packets: [Packet; BATCH],
     /// The keys of IPv6 flows.
     pub key6: [Key6; BATCH],
+    /// Fragments that came before the first of their datagram.
+    pub held: Held<F>,
+    /// How many of the frames were held until now: they have been counted already.
+    pub released: usize,
 }
 
 impl<F: Frame> Batch<F> {
@@ -172,19 +179,26 @@ impl<F: Frame> Batch<F> {
             way: None,
             packets: [Packet::NEW; BATCH],
             key6: [Key6::default(); BATCH],
+            held: Held::new(),
+            released: 0,
         })
     }
 
     /// Notes that the frames behind those noted before came in by `port`.
     #[inline]
     pub fn came_by(&mut self, port: u8, received: bool) {
-        let end = self.frames.len();
-        match self.runs.last_mut() {
-            Some(last) if last.end == end => {}
-            Some(last) if last.port == port && last.received == received => last.end = end,
-            // Each has a frame at least, and there is room for one run a frame.
-            _ => self.runs.push(Run { port, received, end, bytes: 0 }),
-        }
+        came_by(&mut self.runs, self.frames.len(), (port, received));
+    }
+
+    /// Takes the fragments into the empty batch whose first has come, at most [`RELEASE_BUDGET`].
+    #[cold]
+    pub fn release(&mut self, fragments: &Fragments, now: Nanos) {
+        let Self { frames, runs, held, .. } = self;
+        held.release(fragments, now, RELEASE_BUDGET, |frame, port| {
+            frames.push(frame);
+            came_by(runs, frames.len(), (port, false));
+        });
+        self.released = self.frames.len();
     }
 
     /// Frames in it.
@@ -197,5 +211,15 @@ impl<F: Frame> Batch<F> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+}
+
+#[inline(always)]
+fn came_by(runs: &mut ArrayVec<Run, BATCH>, end: usize, (port, received): (u8, bool)) {
+    match runs.last_mut() {
+        Some(last) if last.end == end => {}
+        Some(last) if last.port == port && last.received == received => last.end = end,
+        // Each has a frame at least, and there is room for one run a frame.
+        _ => runs.push(Run { port, received, end, bytes: 0 }),
     }
 }

@@ -18,6 +18,7 @@ use crate::{
         template::{self, Held, TemplateKey},
     },
     forward::{nat::End, route, tunnel},
+    fragments,
     index::Asked,
     limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND, PUNT_BYTES},
     parse::mark_of,
@@ -188,7 +189,6 @@ fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) ->
             Verdict::Punt
         }
         Kind::Echo => context.answer(batch, i, |batch, mac| reply::echo(&mut batch.frames[i], &layout, mac)),
-        Kind::Fragment => Verdict::Drop(DropReason::Fragment),
         Kind::IcmpError => Verdict::Drop(DropReason::IcmpUnmatched),
         _ => Verdict::Drop(DropReason::ProtocolUnsupported),
     }
@@ -271,6 +271,10 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
     if is_own(batch.frames[i].data(), port, context.snapshot) {
         return batch.packets[i].drop(DropReason::LoopDetected);
     }
+    // Another worker may have had the first, which will come: what opens a connection by any packet need not wait for it.
+    if layout.kind == Kind::Fragment && key.protocol() != protocol::UDP {
+        return batch.packets[i].drop(DropReason::FragmentUnmatched);
+    }
     let service = known.or_else(|| recent.find_service(key, context.snapshot));
     let Some(service) = service.filter(|_| opens(key, layout.event, &context.snapshot.policies)) else {
         return no_service(batch, i, key.protocol(), context);
@@ -321,6 +325,10 @@ fn special<K: Asked, F: Frame>(
         batch.packets[i].drop(DropReason::ServicePending);
         return None;
     }
+    if service.one_packet && batch.packets[i].layout.kind == Kind::Fragment {
+        later_fragment(batch, i, context);
+        return None;
+    }
     let picked = match &service.persistence {
         None => service.scheduler.pick(opening).map(|slot| (slot, Held::default())),
         Some(persistence) => stay(service, persistence, opening, context),
@@ -337,7 +345,29 @@ fn special<K: Asked, F: Frame>(
         counters.connections.add(1);
     }
     batch.packets[i].destination = slot;
+    if let Some((datagram, true)) = fragments::datagram(batch.frames[i].data(), &batch.packets[i].layout) {
+        let generation = context.snapshot.destinations.get(slot as usize).map_or(0, |found| found.generation);
+        context.snapshot.fragments.choose(&datagram, (slot, generation));
+    }
     None
+}
+
+/// A later fragment of a service without connections goes where the first of its datagram went, or nowhere.
+#[cold]
+fn later_fragment<F: Frame>(batch: &mut Batch<F>, i: usize, context: &Context<'_>) {
+    let packet = &mut batch.packets[i];
+    let chosen = fragments::datagram(batch.frames[i].data(), &packet.layout)
+        .and_then(|(datagram, _)| context.snapshot.fragments.chosen(&datagram, context.now));
+    match chosen {
+        Some((slot, generation))
+            if context.snapshot.destinations.get(slot as usize).is_some_and(|found| {
+                found.generation == generation && found.presence == Presence::Present
+            }) =>
+        {
+            packet.destination = slot;
+        }
+        _ => packet.drop(DropReason::FragmentUnmatched),
+    }
 }
 
 /// There is no connection after all, which would hold the template.
@@ -429,6 +459,10 @@ fn no_service<F: Frame>(batch: &mut Batch<F>, i: usize, number: u8, context: &mu
     let layout = batch.packets[i].layout;
     match number {
         protocol::TCP if layout.event & tcp::RST != 0 => batch.packets[i].drop(DropReason::ResetUnmatched),
+        // Its checksum is over what has not come.
+        protocol::TCP if fragments::datagram(batch.frames[i].data(), &layout).is_some() => {
+            batch.packets[i].drop(DropReason::FragmentUnmatched);
+        }
         protocol::TCP => {
             batch.packets[i].verdict =
                 context.answer(batch, i, |batch, mac| reply::tcp_reset(&mut batch.frames[i], &layout, mac));

@@ -3,6 +3,8 @@
 use crate::{
     batch::Batch,
     exception::WorkerEnd,
+    forward::fragment::Cut,
+    fragments,
     handoff::Endpoint,
     limits::{BATCH, EXCEPTION_BUDGET, MAX_PORTS, MAX_WAITING, WAITING_MILLIS},
     port::{Frame, FramePool, Frames, PoolOf, Port},
@@ -58,7 +60,7 @@ impl<F: Frame> Egress<F> {
     pub fn resolve<P: Port<Frame = F>>(
         &mut self,
         batch: &mut Batch<F>,
-        ports: &mut [P],
+        (ports, pool): (&mut [P], &mut PoolOf<P>),
         handoff: &Endpoint<F>,
         (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
     ) {
@@ -69,7 +71,7 @@ impl<F: Frame> Egress<F> {
                 stats.forwarded.add(batch.len() as u64);
                 transmit(port, &mut batch.frames, ports, stats);
             }
-            None => self.each_its_way(batch, ports, handoff, (now, snapshot, stats)),
+            None => self.each_its_way(batch, (ports, pool), handoff, (now, snapshot, stats)),
         }
         self.flush(ports, stats);
         if let Some(exception) = &mut self.exception {
@@ -81,29 +83,40 @@ impl<F: Frame> Egress<F> {
     fn each_its_way<P: Port<Frame = F>>(
         &mut self,
         batch: &mut Batch<F>,
-        ports: &mut [P],
+        (ports, pool): (&mut [P], &mut PoolOf<P>),
         handoff: &Endpoint<F>,
         (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
     ) {
+        let at = (now, snapshot, stats);
         let mut forwarded = 0;
-        for (mut frame, packet) in batch.frames.drain(..).zip(&batch.packets) {
+        for (frame, packet) in batch.frames.drain(..).zip(&batch.packets) {
             match packet.verdict {
                 Verdict::Forward(port) => {
                     let queued = self.enqueue(usize::from(port), frame, ports, stats);
                     forwarded += u64::from(queued);
                 }
-                Verdict::Resolve(next_hop) => match snapshot.hop(next_hop) {
-                    None => stats.dropped(DropReason::NoRoute),
-                    // The neighbour may have answered since.
-                    Some(hop) => match (address(&mut frame, next_hop, &hop), hop.cell.get()) {
-                        (Verdict::Forward(port), _) => {
-                            let queued = self.enqueue(usize::from(port), frame, ports, stats);
-                            forwarded += u64::from(queued);
+                Verdict::Resolve(next_hop) => {
+                    forwarded += u64::from(self.send_to(frame, next_hop, ports, at));
+                }
+                Verdict::Cut(next_hop) => match pieces(&frame, packet.layout.l3, next_hop, pool, snapshot) {
+                    Ok(pieces) => {
+                        stats.cut.add(pieces.len() as u64 - 1);
+                        for piece in pieces {
+                            forwarded += u64::from(self.send_to(piece, next_hop, ports, at));
                         }
-                        (_, NeighborState::Failed) => stats.dropped(DropReason::NeighborUnresolved),
-                        _ => self.wait(frame, &hop, now, stats),
-                    },
+                    }
+                    Err(reason) => stats.dropped(reason),
                 },
+                Verdict::Hold => {
+                    let datagram = fragments::datagram(frame.data(), &packet.layout);
+                    let oldest = match datagram {
+                        Some((datagram, _)) => batch.held.hold(frame, packet.port, datagram, now),
+                        None => Some(frame),
+                    };
+                    if oldest.is_some() {
+                        stats.dropped(DropReason::FragmentUnmatched);
+                    }
+                }
                 Verdict::Answer(answer) => {
                     let queued = self.enqueue(usize::from(packet.port), frame, ports, stats);
                     stats.answers[answer as usize].add(u64::from(queued));
@@ -121,6 +134,28 @@ impl<F: Frame> Egress<F> {
             }
         }
         stats.forwarded.add(forwarded);
+    }
+
+    /// Puts a frame where its next hop is, or lets it wait. Whether a port was given it.
+    #[cold]
+    fn send_to<P: Port<Frame = F>>(
+        &mut self,
+        mut frame: F,
+        next_hop: u32,
+        ports: &mut [P],
+        (now, snapshot, stats): (Nanos, &Snapshot, &WorkerStats),
+    ) -> bool {
+        let Some(hop) = snapshot.hop(next_hop) else {
+            stats.dropped(DropReason::NoRoute);
+            return false;
+        };
+        // The neighbour may have answered since.
+        match (address(&mut frame, next_hop, &hop), hop.cell.get()) {
+            (Verdict::Forward(port), _) => return self.enqueue(usize::from(port), frame, ports, stats),
+            (_, NeighborState::Failed) => stats.dropped(DropReason::NeighborUnresolved),
+            _ => self.wait(frame, &hop, now, stats),
+        }
+        false
     }
 
     /// Puts frames that the host sends in front of what leaves next; see [`Egress::flush`]. At most [`EXCEPTION_BUDGET`];
@@ -257,6 +292,34 @@ impl<F: Frame> Egress<F> {
             }
         }
     }
+}
+
+/// The fragments of a packet that is too large for its next hop, in frames of their own: all, or none.
+#[cold]
+fn pieces<F: Frame>(
+    frame: &F,
+    l3: u16,
+    next_hop: u32,
+    pool: &mut F::Pool,
+    snapshot: &Snapshot,
+) -> Result<Frames<F>, DropReason> {
+    let hop = snapshot.hop(next_hop).ok_or(DropReason::NoRoute)?;
+    let (link, packet) = frame.data().split_at_checked(usize::from(l3)).ok_or(DropReason::TooBig)?;
+    let cut = Cut::new(packet, hop.mtu).filter(|cut| cut.pieces() <= BATCH).ok_or(DropReason::TooBig)?;
+    let mut pieces = Frames::new();
+    for n in 0..cut.pieces() {
+        let mut piece = pool.alloc().ok_or(DropReason::BufferPoolEmpty)?;
+        if !piece.set_len(link.len() + cut.len_of(n)) {
+            return Err(DropReason::TooBig);
+        }
+        let (front, rest) = piece.data_mut().split_at_mut(link.len());
+        front.copy_from_slice(link);
+        if !cut.write(n, rest) {
+            return Err(DropReason::TooBig);
+        }
+        pieces.push(piece);
+    }
+    Ok(pieces)
 }
 
 fn transmit<P: Port>(port: usize, out: &mut Frames<P::Frame>, ports: &mut [P], stats: &WorkerStats) {

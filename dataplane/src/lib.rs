@@ -11,6 +11,7 @@ pub mod director;
 pub mod egress;
 pub mod exception;
 pub mod forward;
+pub mod fragments;
 pub mod handoff;
 pub mod index;
 pub mod limits;

@@ -28,6 +28,21 @@ pub const MAX_WAITING: usize = 256;
 /// How long a frame waits for that answer.
 pub const WAITING_MILLIS: u64 = 1_000;
 
+/// Datagrams whose fragments are followed at once, by all workers together.
+pub const MAX_FRAGMENTED: usize = 4_096;
+
+/// Seconds from the first fragment on for which they are followed: what the kernel grants (`ipfrag_time`).
+pub const FRAGMENTS_SECONDS: u64 = 30;
+
+/// Fragments that wait for the first of their datagram, for each worker.
+pub const MAX_HELD: usize = 64;
+
+/// How long a fragment waits for it.
+pub const HELD_MILLIS: u64 = 1_000;
+
+/// Fragments that one poll releases at most, so that there is room in the batch for others.
+pub const RELEASE_BUDGET: usize = BATCH / 4;
+
 /// Frames in the ring from one worker to another.
 pub const HANDOFF_RING: usize = 1_024;
 

@@ -12,11 +12,13 @@ use crate::{
         table::{Role, Table, alike},
         tcp,
     },
+    fragments,
     index::Asked,
     mark,
     port::Frame,
-    snapshot::{PortFacts, Snapshot},
+    snapshot::Snapshot,
     steer,
+    time::Nanos,
     verdict::{DropReason, Verdict},
     wire::{checksum, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, vlan},
 };
@@ -46,11 +48,11 @@ pub struct Found {
 #[inline]
 pub fn batch<F: Frame>(
     batch: &mut Batch<F>,
-    snapshot: &Snapshot,
+    (snapshot, now): (&Snapshot, Nanos),
     (worker, workers): (u16, u16),
     tables: (&Table<Key4>, &Table<Key6>),
 ) -> Found {
-    let ports = &snapshot.ports;
+    let ports = &snapshot.ports[..];
     let mut rest = Picked::new();
     let mut from = 0;
     for run in &mut batch.runs {
@@ -72,7 +74,7 @@ pub fn batch<F: Frame>(
     }
     let mut found = Found { v4: rest.len() < batch.frames.len(), ..Found::default() };
     for i in rest {
-        other(batch, i, ports, tables, &mut found);
+        other(batch, i, (snapshot, now), tables, &mut found);
     }
     if workers > 1 {
         hand_over(batch, snapshot, worker, workers);
@@ -143,14 +145,21 @@ fn usual((bytes, good): (&[u8], bool), (tcp, udp): (&[u8; 32], &[u8; 32]), packe
 fn other<F: Frame>(
     batch: &mut Batch<F>,
     i: u8,
-    ports: &[PortFacts],
+    (snapshot, now): (&Snapshot, Nanos),
     tables: (&Table<Key4>, &Table<Key6>),
     found: &mut Found,
 ) {
     let (frame, packet) = (&batch.frames[usize::from(i)], &mut batch.packets[usize::from(i)]);
     let key6 = &mut batch.key6[usize::from(i)];
-    let mac = ports.get(usize::from(packet.port)).map_or([0; 6], |port| port.mac);
+    let mac = snapshot.ports.get(usize::from(packet.port)).map_or([0; 6], |port| port.mac);
     unusual(frame.data(), mac, packet, key6);
+    if packet.layout.kind == Kind::Fragment
+        && packet.verdict == Verdict::Open
+        && let Some(keys) = fragments::admit(frame.data(), packet, snapshot, now)
+    {
+        is_looked_up(packet, key6, &keys);
+    }
+    let packet = &mut batch.packets[usize::from(i)];
     match packet.lookup {
         Lookup::V4 => {
             found.v4 = true;
@@ -193,20 +202,26 @@ fn unusual(bytes: &[u8], mac: [u8; 6], packet: &mut Packet, key6: &mut Key6) {
     packet.layout = layout;
     packet.verdict = if layout.kind == Kind::Foreign { Verdict::Punt } else { Verdict::Open };
     if matches!(layout.kind, Kind::Flow | Kind::IcmpError) {
-        let number = if layout.v6 {
-            (packet.lookup, *key6) = (Lookup::V6, keys.v6);
-            keys.v6.protocol()
-        } else {
-            (packet.lookup, packet.key4) = (Lookup::V4, keys.v4);
-            keys.v4.protocol()
-        };
-        packet.keeps = match layout.kind {
-            Kind::Flow if number == protocol::TCP => tcp::kept(layout.event),
-            Kind::Flow if number == protocol::SCTP => sctp::keeps(sctp::Event::from_u8(layout.event)),
-            Kind::Flow => state::FLOWING_KEEPS,
-            _ => 0,
-        };
+        is_looked_up(packet, key6, &keys);
     }
+}
+
+/// Gives a packet its key and what else the lookup asks for.
+fn is_looked_up(packet: &mut Packet, key6: &mut Key6, keys: &Keys) {
+    let layout = packet.layout;
+    let number = if layout.v6 {
+        (packet.lookup, *key6) = (Lookup::V6, keys.v6);
+        keys.v6.protocol()
+    } else {
+        (packet.lookup, packet.key4) = (Lookup::V4, keys.v4);
+        keys.v4.protocol()
+    };
+    packet.keeps = match layout.kind {
+        Kind::Flow if number == protocol::TCP => tcp::kept(layout.event),
+        Kind::Flow if number == protocol::SCTP => sctp::keeps(sctp::Event::from_u8(layout.event)),
+        Kind::Flow => state::FLOWING_KEEPS,
+        _ => 0,
+    };
 }
 
 /// The worker that owns the flow of a key: that of the far end, which is the source of what is to the director and the
@@ -301,7 +316,7 @@ fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
     layout.v6 = true;
     layout.end = layout.l3 + total as u16;
     let upper = packet.upper_layer().map_err(|ipv6::BrokenExtensions| DropReason::Ipv6Extensions)?;
-    if upper.fragment.is_some() {
+    if upper.fragment.is_some_and(|fragment| !fragment.is_atomic()) {
         layout.kind = Kind::Fragment;
         return Ok(());
     }
@@ -320,7 +335,7 @@ fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
 }
 
 /// The ports of a transport header that is whole.
-fn transport(payload: &[u8], number: u8, layout: &mut Layout) -> Result<[u8; 4], DropReason> {
+pub(crate) fn transport(payload: &[u8], number: u8, layout: &mut Layout) -> Result<[u8; 4], DropReason> {
     let least = match number {
         protocol::TCP => {
             layout.event = *payload.get(13).ok_or(DropReason::TransportHeader)?;
@@ -384,6 +399,9 @@ fn icmp6(payload: &[u8], hop_limit: u8, keys: &mut Keys) -> Result<Kind, DropRea
     let quoted = ipv6::Ipv6::new(message.payload()).ok_or(DropReason::TransportHeader)?;
     let upper =
         ipv6::walk(message.payload(), quoted.next_header()).map_err(|_| DropReason::TransportHeader)?;
+    if upper.fragment.is_some_and(|fragment| fragment.offset != 0) {
+        return Err(DropReason::TransportHeader);
+    }
     if !matches!(upper.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
         return Ok(Kind::OtherIp);
     }

@@ -201,7 +201,7 @@ pub fn tcp_reset(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Repli
 /// Turns a packet into the "port unreachable" about it: IPv4 type 3 code 3, IPv6 type 1 code 4.
 ///
 /// # Errors
-/// `NotAnswerable`, `Fragment` and `SourceInvalid` for what no ICMP error may answer.
+/// `NotAnswerable`, `FragmentUnmatched` and `SourceInvalid` for what no ICMP error may answer.
 pub fn port_unreachable(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
     let error = if layout.v6 {
         (icmpv6::UNREACHABLE, icmpv6::PORT_UNREACHABLE, 0)
@@ -319,13 +319,13 @@ fn may_be_answered(packet: &[u8], layout: &Layout) -> Result<(), DropReason> {
         let ip = ipv6::Ipv6::new(packet).ok_or(DropReason::FrameTruncated)?;
         let upper = ip.upper_layer().map_err(|_| DropReason::Ipv6Extensions)?;
         if upper.fragment.is_some_and(|fragment| fragment.offset != 0) {
-            return Err(DropReason::Fragment);
+            return Err(DropReason::FragmentUnmatched);
         }
         upper.protocol == protocol::ICMPV6 && kind.is_none_or(icmpv6::is_error)
     } else {
         let ip = ipv4::Ipv4::new(packet).ok_or(DropReason::FrameTruncated)?;
         if ip.is_later_fragment() {
-            return Err(DropReason::Fragment);
+            return Err(DropReason::FragmentUnmatched);
         }
         ip.protocol() == protocol::ICMP && kind.is_none_or(icmp::is_error)
     };

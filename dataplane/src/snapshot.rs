@@ -6,6 +6,7 @@
 
 use crate::{
     conn::template::Templates,
+    fragments::tracker::Fragments,
     index,
     mark::Marks,
     on_link::OnLink,
@@ -55,6 +56,8 @@ pub struct Snapshot {
     pub on_link: Arc<OnLink>,
     /// Which server clients of persistent services stay with: the same for all generations.
     pub templates: Arc<Templates>,
+    /// Which flows fragments are of: the same for all generations.
+    pub fragments: Arc<Fragments>,
     /// The paths of tunnels, by the address at their end.
     pub paths: Arc<HashMap<IpAddr, Arc<PathMtu>>>,
     /// Of connections, by state.

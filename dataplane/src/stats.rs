@@ -112,6 +112,10 @@ pub struct WorkerStats {
     pub batches: [Counter; BATCH_SIZES],
     /// Frames given to ports for next hops: with those that a port could then not send (`transmit_ring_full`).
     pub forwarded: Counter,
+    /// Frames more than there were packets, as these were cut into fragments; counted where these went, too.
+    pub cut: Counter,
+    /// Fragments that wait for the first of their datagram.
+    pub held: Counter,
     /// Frames left to the host.
     pub punted: Counter,
     /// Frames of the host that were given to ports: with those that a port could then not send.
@@ -154,6 +158,8 @@ impl Default for WorkerStats {
             packets: Counter::default(),
             batches: std::array::from_fn(|_| Counter::default()),
             forwarded: Counter::default(),
+            cut: Counter::default(),
+            held: Counter::default(),
             punted: Counter::default(),
             from_host: Counter::default(),
             handed_off: Counter::default(),

@@ -16,6 +16,10 @@ pub enum Verdict {
     Resolve(u32),
     /// The frame has become the director's own answer, and leaves by the port that it came from.
     Answer(Answer),
+    /// The same, but it is larger than the MTU of the next hop of that number, and may be cut into fragments.
+    Cut(u32),
+    /// A fragment that waits for the first of its datagram.
+    Hold,
     /// Left to the host: with `af_packet` the kernel has its own copy, else it goes by the exception path.
     Punt,
     /// To the worker that owns the flow.
@@ -67,7 +71,8 @@ counted! {
         Ipv6Header = "ipv6_header", "An IPv6 version or payload length that cannot be.";
         Ipv6Extensions = "ipv6_extensions", "More than eight extension headers, or a chain of them that is broken.";
         TransportHeader = "transport_header", "A TCP, UDP, SCTP or ICMP header that is cut off or contradicts itself.";
-        Fragment = "fragment", "A fragment of a larger packet: not balanced yet; lower the sender's MTU.";
+        FragmentMalformed = "fragment_malformed", "A fragment that is empty, overlaps or cuts off the transport header, or reaches beyond 65,535 bytes: broken, or an attack.";
+        FragmentUnmatched = "fragment_unmatched", "A fragment whose first did not come within a second, or was of no connection: lost on the way, or a scan.";
         ProtocolUnsupported = "protocol_unsupported", "A packet to a virtual address of a protocol that is not balanced.";
         ServicePending = "service_pending", "The service uses a feature that this version accepts but does not run yet; `pointsman show` names it.";
         MethodPending = "method_pending", "The server's forwarding method is accepted but not run yet; use direct routing or a tunnel.";
@@ -76,7 +81,7 @@ counted! {
         NoRoute = "no_route", "No route leads to the real server, or to where a server sends; add one to the director.";
         NeighborUnresolved = "neighbor_unresolved", "The next hop did not answer ARP or neighbour discovery in time; check that it is up and on this link.";
         NeighborQueueFull = "neighbor_queue_full", "Too many packets waited for next hops to answer ARP or neighbour discovery, or packets went to too many stations of a link: a scan.";
-        TooBig = "too_big", "Larger than the MTU of the way out and may not be fragmented by us.";
+        TooBig = "too_big", "Larger than the MTU of the way out, and no fragments can be made of it.";
         TunnelMtu = "tunnel_mtu", "The path to a tunnelled server carries no packet of 68 bytes (IPv6: 1280) with the tunnel's headers: check the MTU on the way.";
         TableFull = "table_full", "The connection table is full of established connections; raise `connections` in the configuration.";
         PortsExhausted = "ports_exhausted", "Source NAT found no free port for a connection to this station: its address has too many to it; use another address for some of the senders.";

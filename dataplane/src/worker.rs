@@ -119,11 +119,11 @@ impl<P: Port> Worker<P> {
             self.v4.begin_sweep();
             self.v6.begin_sweep();
         }
-        let received = self.receive();
+        let received = self.receive(now);
         // Before the batch, so that a port that is short of room has some for the host.
         let of_host = self.take_from_host();
         if received > 0 {
-            let found = self.parse();
+            let found = self.parse(now);
             let misses = self.look_up(found, now);
             self.admit(&misses, now);
             self.rewrite(now);
@@ -158,17 +158,23 @@ impl<P: Port> Worker<P> {
 
     /// Fills the batch: frames that other workers handed over first, then those of the ports in turn.
     #[inline]
-    fn receive(&mut self) -> usize {
+    fn receive(&mut self, now: Nanos) -> usize {
         let batch = &mut *self.batch;
         batch.runs.clear();
+        batch.released = 0;
+        if !batch.held.is_empty() {
+            self.release(now);
+        }
+        let batch = &mut *self.batch;
         if self.handoff.workers() > 1 {
+            let before = batch.frames.len();
             let fill = self.handoff.pop(BATCH / 2, |(frame, port)| {
                 batch.frames.push(frame);
                 batch.came_by(port, false);
             });
             if fill > 0 {
                 self.handoff_fill = self.handoff_fill.max(fill);
-                self.shared.stats.handed_in.add(batch.frames.len() as u64);
+                self.shared.stats.handed_in.add((batch.frames.len() - before) as u64);
             }
         }
         let ports = self.ports.len();
@@ -184,6 +190,14 @@ impl<P: Port> Worker<P> {
         batch.len()
     }
 
+    /// Fragments whose first has come are received once more, in front of all others.
+    #[cold]
+    fn release(&mut self, now: Nanos) {
+        let late = self.batch.held.expire(now) as u64;
+        self.shared.stats.drops[DropReason::FragmentUnmatched as usize].add(late);
+        self.batch.release(&self.config.get().fragments, now);
+    }
+
     /// What the host sends by the exception path; it is not parsed.
     #[inline]
     fn take_from_host(&mut self) -> usize {
@@ -192,10 +206,10 @@ impl<P: Port> Worker<P> {
 
     /// Stage 1.
     #[inline]
-    fn parse(&mut self) -> Found {
+    fn parse(&mut self, now: Nanos) -> Found {
         let workers = (self.index, self.handoff.workers());
         let tables = (&self.v4.table, &self.v6.table);
-        let found = parse::batch(&mut self.batch, self.config.get(), workers, tables);
+        let found = parse::batch(&mut self.batch, (self.config.get(), now), workers, tables);
         for run in self.batch.runs.iter().filter(|run| run.received) {
             self.shared.stats.ports[usize::from(run.port)].rx_bytes.add(run.bytes);
         }
@@ -237,9 +251,9 @@ impl<P: Port> Worker<P> {
     /// Stage 5.
     #[inline]
     fn transmit(&mut self, now: Nanos) {
-        self.shared.stats.batch(self.batch.len());
+        self.shared.stats.batch(self.batch.len() - self.batch.released);
         let at = (now, self.config.get(), &self.shared.stats);
-        self.egress.resolve(&mut self.batch, &mut self.ports, &self.handoff, at);
+        self.egress.resolve(&mut self.batch, (&mut self.ports, &mut self.pool), &self.handoff, at);
     }
 
     /// Ends the connections whose time has come, or whose service is gone; a bounded number.
@@ -314,6 +328,7 @@ impl<P: Port> Worker<P> {
         if done == 0 {
             stats.empty_polls.add(1);
         }
+        stats.held.set(self.batch.held.len() as u64);
         stats.connections.set((self.v4.len() + self.v6.len()) as u64);
         if now.ticks().since(self.counted).0 >= Ticks::PER_SECOND {
             self.counted = now.ticks();

@@ -44,6 +44,15 @@ fn mixture() -> Vec<Vec<u8>> {
         frames.push(ethernet(D1, C0, &tcp(&client, VIP, ACK).packet()));
         let fragment = Ip { fragment: 0x2000, ..Ip::default() };
         frames.push(ethernet(D0, C0, &udp_packet(&client, "10.0.0.100:53", b"part", &fragment)));
+        // A later one that has to wait, the first, and one behind it; then one whose first never comes.
+        let part = |id, fragment| {
+            let ip = Ip { id, fragment, ..Ip::default() };
+            ethernet(D0, C0, &udp_packet(&client, "10.0.0.100:53", &[7; 16], &ip))
+        };
+        if n % 8 == 0 {
+            frames.extend([part(n, 0x2006), part(n, 0x2000), part(n, 3), part(1_000 + n, 3)]);
+            frames.push(tcp(&client, VIP, ACK).ip(|ip| ip.fragment = 0).len(1_600).frame());
+        }
         frames.push(tcp(&client, VIP, ACK).frame()[..30].to_vec());
         frames.push(frame(D0, C0, 0x88cc, &[0; 40]));
         frames.push(tcp(&client, VIP, ACK).ip(|ip| ip.fragment = 0x4000).len(1_600).frame());
@@ -98,12 +107,14 @@ fn nothing_is_allocated_for_a_hundred_thousand_packets_of_every_kind() {
     let seen = allocation_counter::measure(|| out = rounds(&mut lab, &frames, 100_000));
     assert_eq!((seen.count_total, seen.bytes_total, seen.count_current), (0, 0, 0));
     assert!(out > 40_000, "{out} frames came out");
+    assert!(lab.stations[0].shared.stats.cut.get() > 100, "packets were cut");
     let (created, expired, evicted) = lab.lives();
     assert!(created > 1_000 && expired > 100 && evicted > 100, "{created} {expired} {evicted}");
     for answer in Answer::ALL {
         assert!(lab.answers(*answer) > 0, "{answer} was not among them");
     }
-    for reason in [DropReason::FrameTruncated, DropReason::NotOurMac, DropReason::Fragment] {
+    let reasons = [DropReason::FragmentMalformed, DropReason::FragmentUnmatched];
+    for reason in [DropReason::FrameTruncated, DropReason::NotOurMac].into_iter().chain(reasons) {
         assert!(lab.drops(reason) > 100, "{reason} was not among them");
     }
 }

@@ -17,7 +17,8 @@ import logging
 logging.getLogger("scapy").setLevel(logging.ERROR)
 from scapy.all import (ARP, Dot1AD, Dot1Q, Ether, ICMP, ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA,  # noqa: E402
                        ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, ICMPv6TimeExceeded, IP, IPv6,
-                       IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, PadN, Raw, TCP, UDP, wrpcap)
+                       IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, PadN, Raw, TCP, UDP, fragment,
+                       wrpcap)
 
 HERE = pathlib.Path(__file__).parent
 D0 = "02:00:00:00:00:01"
@@ -191,8 +192,11 @@ def dr_ipv6():
     extended = IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0" * 4)]) \
         / IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 12)]) / UDP(sport=3, dport=53) / Raw(b"pong")
     f.forward(extended, A6)
-    f.send(arriving(IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrFragment(m=1, id=9) / UDP(sport=3, dport=53) / Raw(b"part")),
-           drops__fragment=1)
+    # Fragments follow the first.
+    f.forward(IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrFragment(m=1, id=9) / UDP(sport=3, dport=53, len=20) / Raw(b"8 bytes."), A6)
+    later = IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrFragment(offset=2, id=9, nh=17) / Raw(b"rest")
+    f.send(arriving(later), routed(later, A6), forwarded=1)
+    f.servers["udp", VIP6, 53, A6].update(packets=1, bytes=52)
     f.ends("tcp", VIP6, 80, A6, 1, 0)
     f.ends("tcp", VIP6, 80, B6, 0, 1)
     f.ends("udp", VIP6, 53, A6, 0, 1)
@@ -288,7 +292,8 @@ def answers():
     f.count(packet, A)
     packet = tcp(1007, "PA", data=1500)
     packet[IP].flags = 0
-    f.send(arriving(packet), drops__too_big=1)
+    # What may be fragmented is: 1480 bytes of data in the first part, the rest in the second.
+    f.send(arriving(packet), *(routed(part, A) for part in fragment(packet, fragsize=1480)), forwarded=2)
     f.count(packet, A)
     f.ends("tcp", VIP, 80, A, 1, 0)
     f.ends("tcp", VIP6, 80, A6, 1, 0)
@@ -322,8 +327,9 @@ def hostile():
     f.send(arriving(ip() / ICMP(type=8, id=5, seq=1, chksum=1) / Raw(b"abc")), drops__transport_header=1)
     f.forward(tcp(1, "A"), B)
     # Fragments.
-    f.send(arriving(ip(flags="MF") / UDP(sport=1, dport=80, len=40) / Raw(b"first part")), drops__fragment=1)
-    f.send(arriving(ip(flags=0, frag=2, proto=17) / Raw(b"second part")), drops__fragment=1)
+    f.send(arriving(ip(flags="MF") / UDP(sport=1, dport=80, len=40) / Raw(b"first part")), drops__fragment_malformed=1)
+    # One whose first does not come waits, for longer than this lasts.
+    f.send(arriving(ip(flags=0, frag=2, proto=17) / Raw(b"second part")))
     # Sources that nobody has.
     for source in ("224.0.0.1", "255.255.255.255", "127.0.0.1", "0.0.0.1", VIP):
         f.send(arriving(tcp(9, "S", source=source)), drops__source_invalid=1)

@@ -21,8 +21,9 @@ use crate::{
 pub use pending::pending;
 use pointsman_dataplane::{
     conn::template::Templates,
+    fragments::tracker::Fragments,
     index,
-    limits::{MAX_DESTINATIONS, MAX_TEMPLATES},
+    limits::{MAX_DESTINATIONS, MAX_FRAGMENTED, MAX_TEMPLATES},
     on_link::OnLink,
     scheduler::{Candidate, Flags, Rule, Scheduler},
     snapshot::{self, Destination, NextHop, Snapshot},
@@ -50,6 +51,7 @@ pub struct Compiler {
     tunnels: Tunnels,
     ways: Ways,
     templates: Arc<Templates>,
+    fragments: Arc<Fragments>,
     on_link: Arc<OnLink>,
     /// Of the last generation, as all services have them.
     timeouts: Timeouts,
@@ -111,6 +113,7 @@ impl Compiler {
             tunnels: Tunnels::default(),
             ways: Ways::default(),
             templates: Arc::new(Templates::new(MAX_TEMPLATES)),
+            fragments: Arc::new(Fragments::new(MAX_FRAGMENTED)),
             on_link: Arc::default(),
             timeouts: Timeouts::default(),
             network: Network::default(),
@@ -210,6 +213,7 @@ impl Compiler {
             destinations: self.published.clone(),
             next_hops: self.next_hops.end(),
             templates: self.templates.clone(),
+            fragments: self.fragments.clone(),
             on_link: self.on_link.clone(),
             paths: self.tunnels.paths(),
             timeouts: timeouts(&configuration.timeouts),

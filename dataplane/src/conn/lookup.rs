@@ -173,8 +173,8 @@ pub fn follow<K: BatchKey>(
     if role == Role::Client && presence == Some(Presence::Removed) {
         return Some(Followed::Drop(DropReason::DestinationRemoved));
     }
-    if layout.kind == Kind::IcmpError {
-        // An error is no sign of life: it counts, but keeps nothing up.
+    if matches!(layout.kind, Kind::IcmpError | Kind::Fragment) {
+        // An error is no sign of life, and a later fragment none that the first was not: they count, but keep nothing up.
         connections.table.get_mut(entry).count(layout.ip_len());
     } else {
         connections.touch(entry, layout.event, layout.ip_len(), ticks, snapshot);

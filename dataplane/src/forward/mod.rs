@@ -2,9 +2,10 @@
 //! so it stands here; what other methods do besides has a file of its own.
 //!
 //! As the original does: a TTL (hop limit) of 1 or 0 is answered with time exceeded, a packet that is larger than the MTU
-//! of the way out and must not be fragmented with "fragmentation needed" or "packet too big". The connection and the
-//! counters have been served before either.
+//! of the way out and must not be fragmented with "fragmentation needed" or "packet too big"; one that may is cut. The
+//! connection and the counters have been served before either.
 
+pub mod fragment;
 pub mod nat;
 pub mod route;
 pub mod tunnel;
@@ -26,6 +27,9 @@ use crate::{
 };
 use nat::End;
 use std::net::IpAddr;
+
+/// "Don't fragment" in byte 6 of an IPv4 header.
+const DONT_FRAGMENT: u8 = (ipv4::DONT_FRAGMENT >> 8) as u8;
 
 /// Rewrites the packets of the batch that have a destination, and decides them.
 #[inline]
@@ -127,13 +131,14 @@ fn rewrite(
     let header =
         frame.data_mut().get_mut(usize::from(packet.layout.l3)..).and_then(<[u8]>::first_chunk_mut::<20>);
     let header = header.ok_or(Unusual::Drop(DropReason::FrameTruncated))?;
+    let may_be_cut = !packet.layout.v6 && header[6] & DONT_FRAGMENT == 0;
     let ttl = &mut header[if packet.layout.v6 { 7 } else { 8 }];
     if *ttl <= 1 {
         return Err(Unusual::TimeExceeded);
     }
     // An answer is routed, and its sender hears of it as it sent it; to a server, the original quotes the packet with the
     // lower TTL.
-    if is_answer && ip_len > hop.mtu {
+    if is_answer && ip_len > hop.mtu && !may_be_cut {
         return Err(Unusual::TooBig);
     }
     if packet.layout.v6 {
@@ -141,18 +146,23 @@ fn rewrite(
     } else {
         checksum::decrement_ttl(header);
     }
+    let mut len = ip_len;
     match &destination.tunnel {
         Some(tunnel) if !is_answer => {
             let mtu = tunnel
                 .mtu(hop.mtu, packet.layout.v6, context.now)
                 .ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
-            if ip_len > mtu {
+            if ip_len > mtu && !may_be_cut {
                 return Err(Unusual::TooBig);
+            }
+            if ip_len > mtu && destination.address.is_ipv6() {
+                return Err(Unusual::Drop(DropReason::TooBig));
             }
             let way = (&**tunnel, destination.address);
             tunnel::wrap(frame, &packet.layout, way, packet.hash).map_err(Unusual::Drop)?;
+            len = ip_len.saturating_add(tunnel.overhead());
         }
-        _ if ip_len > hop.mtu => return Err(Unusual::TooBig),
+        _ if ip_len > hop.mtu && !may_be_cut => return Err(Unusual::TooBig),
         _ if is_answer => {
             let from = destination.virtual_service.unwrap_or_else(|| known_as(packet, key6));
             nat::translate(frame, &packet.layout, End::Source, from).map_err(Unusual::Drop)?;
@@ -162,6 +172,9 @@ fn rewrite(
             nat::translate(frame, &packet.layout, End::Destination, to).map_err(Unusual::Drop)?;
         }
         _ => {}
+    }
+    if len > hop.mtu {
+        return Ok(Verdict::Cut(number));
     }
     Ok(egress::address(frame, number, &hop))
 }
@@ -186,11 +199,6 @@ fn time_exceeded<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context
 #[cold]
 fn too_big<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) {
     let Packet { layout, role, hop, destination, .. } = batch.packets[i];
-    let header = &batch.frames[i].data()[usize::from(layout.l3)..];
-    if !layout.v6 && ipv4::Ipv4::new(header).is_some_and(|packet| !packet.dont_fragment()) {
-        // The original would fragment it here. Clients have sent with DF for decades; it is counted.
-        return batch.packets[i].drop(DropReason::TooBig);
-    }
     if role == Role::Server {
         let mtu = context.snapshot.hop(hop).map_or(0, |hop| hop.mtu);
         return route::error(batch, i, context, |frame, layout, at| {

@@ -67,6 +67,10 @@ pub fn translate(
         return translate_error(packet, layout.v6, l4, end, to);
     }
     let (number, difference) = readdress(packet, end, to.0)?;
+    // There is no port in a later fragment.
+    if layout.kind == Kind::Fragment {
+        return Ok(());
+    }
     if l4 >= packet.len() {
         return Err(DropReason::TransportHeader);
     }

@@ -17,7 +17,7 @@ use crate::{
     reply,
     routing::{Forwarding, SourceNat},
     snapshot::{PortFacts, Snapshot},
-    verdict::DropReason,
+    verdict::{DropReason, Verdict},
     wire::{checksum, ipv4, protocol, tcp},
 };
 use std::net::{IpAddr, SocketAddr};
@@ -178,11 +178,9 @@ fn send<F: Frame>(
     if header[if layout.v6 { 7 } else { 8 }] <= 1 {
         return error(batch, i, context, |frame, layout, at| reply::time_exceeded(frame, layout, at));
     }
-    if layout.ip_len() > hop.mtu {
-        let may_be_cut = !layout.v6 && ipv4::Ipv4::new(header).is_some_and(|ip| !ip.dont_fragment());
-        if may_be_cut {
-            return batch.packets[i].drop(DropReason::TooBig);
-        }
+    let is_too_big = layout.ip_len() > hop.mtu;
+    let may_be_cut = !layout.v6 && ipv4::Ipv4::new(header).is_some_and(|ip| !ip.dont_fragment());
+    if is_too_big && !may_be_cut {
         let mtu = hop.mtu;
         return error(batch, i, context, |frame, layout, at| reply::packet_too_big(frame, layout, at, mtu));
     }
@@ -199,7 +197,8 @@ fn send<F: Frame>(
             checksum::decrement_ttl(header);
         }
     }
-    batch.packets[i].verdict = egress::address(frame, number, &hop);
+    batch.packets[i].verdict =
+        if is_too_big { Verdict::Cut(number) } else { egress::address(frame, number, &hop) };
 }
 
 /// Tells the sender of frame `i` what is wrong, from the director's own address on its link.

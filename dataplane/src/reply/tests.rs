@@ -348,7 +348,7 @@ fn no_error_answers_an_error_or_a_later_fragment() {
     error[..12].copy_from_slice(&[DIRECTOR, CLIENT].concat());
     assert_eq!(made(expired, &error), Err(DropReason::NotAnswerable));
     // Offset 8 in the fragment word.
-    assert_eq!(made(expired, &with(UDP, 21, 1)), Err(DropReason::Fragment));
+    assert_eq!(made(expired, &with(UDP, 21, 1)), Err(DropReason::FragmentUnmatched));
 }
 
 #[test]

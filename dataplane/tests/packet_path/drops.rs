@@ -123,9 +123,21 @@ fn broken_contents() -> Vec<(DropReason, Vec<u8>)> {
 
 fn unwanted() -> Vec<(DropReason, Vec<u8>)> {
     let fragment = |word| Ip { fragment: word, ..Ip::default() };
+    let part = |mut packet: Vec<u8>| {
+        let len = packet.len() as u16;
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        ethernet(D0, C0, &packet)
+    };
+    let icmp_fragment = fragment(0x2000).packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), 1, &[8; 16]);
     vec![
-        (Fragment, ethernet(D0, C0, &udp_packet("10.0.0.2:1", VIP, b"first part", &fragment(0x2000)))),
-        (Fragment, ethernet(D0, C0, &udp_packet("10.0.0.2:1", VIP, b"later part", &fragment(3)))),
+        (FragmentMalformed, part(udp_packet("10.0.0.2:1", VIP, b"first part", &fragment(0x2000)))),
+        (FragmentMalformed, part(udp_packet("10.0.0.2:1", VIP, b"", &fragment(0x2000))[..20].to_vec())),
+        (FragmentMalformed, part(udp_packet("10.0.0.2:1", VIP, b"at the end", &fragment(0x1ffe)))),
+        (FragmentMalformed, part(client(1, SYN).ip(|ip| ip.fragment = 1).packet())),
+        (ProtocolUnsupported, part(icmp_fragment)),
         (ProtocolUnsupported, zeroes(47, 30)),
         (ProtocolUnsupported, zeroes(132, 30)),
         (ResetUnmatched, client(1, RST).frame()),
@@ -188,7 +200,8 @@ fn every_reason_has_a_test_that_causes_it() {
         (DestinationRemoved, "packets_of_a_removed_server_vanish_and_flow_again_when_it_is_added_again"),
         (NeighborUnresolved, "a_neighbor_known_not_to_answer_costs_each_frame_at_once"),
         (NeighborQueueFull, "no_more_frames_wait_than_the_queue_holds"),
-        (TooBig, "a_packet_larger_than_the_way_out_hears_of_it_as_the_original_says_it"),
+        (FragmentUnmatched, "fragments_without_the_first_end_after_a_second"),
+        (TooBig, "a_link_too_narrow_for_fragments_is_counted"),
         (TableFull, "a_table_full_of_established_connections_takes_no_new_one_and_says_so"),
         (AnswerRateLimited, "icmp_errors_are_limited_to_fifty_at_once_and_a_thousand_a_second"),
         (IcmpUnmatched, "an_icmp_error_about_no_connection_is_counted_and_ends"),
@@ -205,6 +218,7 @@ fn every_reason_has_a_test_that_causes_it() {
     ]
     .concat()
         + include_str!("exception.rs")
+        + include_str!("fragments.rs")
         + include_str!("neighbors.rs")
         + include_str!("source_nat.rs")
         + include_str!("tunnels.rs")

@@ -15,6 +15,7 @@ use pointsman_dataplane::{
     parse::{self, Keys},
     scheduler,
     snapshot::{PortFacts, Presence, Snapshot},
+    time::Nanos,
     verdict::{DropReason, Verdict},
 };
 use pointsman_hugepages::{Pool, PoolOptions};
@@ -123,7 +124,7 @@ fn parsed(frame: &[u8]) -> (String, String) {
         (Table::new(1, 0, &ordinary()).expect("memory"), Table::new(1, 0, &ordinary()).expect("memory"));
     let port = PortFacts { name: "d0".into(), mac: D0, mtu: 1500, ..PortFacts::default() };
     let snapshot = Snapshot { ports: [port].into(), ..Snapshot::default() };
-    parse::batch(&mut batch, &snapshot, (0, 1), (&tables.0, &tables.1));
+    parse::batch(&mut batch, (&snapshot, Nanos(0)), (0, 1), (&tables.0, &tables.1));
     let packet = &batch.packets[0];
     let long = match parse::frame(frame, D0, &mut keys) {
         Err(reason) => format!("{:?}", Verdict::Drop(reason)),

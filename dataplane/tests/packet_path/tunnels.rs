@@ -212,14 +212,6 @@ fn the_path_of_a_gue_tunnel_is_learned_too() {
 }
 
 #[test]
-fn a_packet_that_may_be_fragmented_and_does_not_fit_ends_and_is_counted() {
-    let mut lab = one(VIP, Encapsulation::Ipip);
-    lab.send(&[client(1, SYN).frame()]);
-    assert_eq!(lab.send(&[client(1, ACK).len(1441).ip(|ip| ip.fragment = 0).frame()]).len(), 0);
-    assert_eq!(lab.all_drops(), [(DropReason::TooBig, 1)]);
-}
-
-#[test]
 fn a_path_too_narrow_for_any_packet_in_a_tunnel_is_counted() {
     let mut plan = Plan::new().service(VIP, TCP, Kind::Rr, 1);
     plan.mtu = 87;

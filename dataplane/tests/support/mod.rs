@@ -11,6 +11,7 @@ use pointsman_dataplane::{
     command::{Command, ConnectionRecord, ConnectionsQuery, WorkerShared},
     conn::template::Templates,
     exception::{self, HostEnd},
+    fragments::tracker::Fragments,
     handoff,
     limits::FRAME_ROOM,
     mark::{self, Marks},
@@ -69,6 +70,7 @@ pub(crate) struct Plan {
     pub(crate) source_nat: Vec<SourceNat>,
     on_link: Arc<OnLink>,
     templates: Arc<Templates>,
+    fragments: Arc<Fragments>,
     schedulers: HashMap<ServiceKey, Scheduler>,
 }
 
@@ -79,7 +81,12 @@ fn path(destination: &Destination) -> Option<(IpAddr, Arc<PathMtu>)> {
 impl Plan {
     /// Nothing, with an MTU of 1500.
     pub(crate) fn new() -> Self {
-        Self { mtu: 1500, templates: Arc::new(Templates::new(1024)), ..Self::default() }
+        Self {
+            mtu: 1500,
+            templates: Arc::new(Templates::new(1024)),
+            fragments: Arc::new(Fragments::new(1024)),
+            ..Self::default()
+        }
     }
 
     /// A service with servers of weight 1 at r1, r2, ...: `service("10.0.0.100:80", TCP, Kind::Rr, 3)`.
@@ -222,6 +229,7 @@ impl Plan {
             next_hops: self.hops.iter().map(|hop| NextHop { mtu: self.mtu, ..hop.clone() }).collect(),
             timeouts: self.timeouts.clone(),
             templates: self.templates.clone(),
+            fragments: self.fragments.clone(),
             paths: Arc::new(self.slots.iter().filter_map(path).collect()),
             ..Snapshot::default()
         };
@@ -459,11 +467,13 @@ impl Lab {
         (shared.active(), shared.inactive())
     }
 
-    /// Every frame has one end, and one count: `waiting` are those that wait for a neighbour.
+    /// Every frame has one end, and one count, or waits: `waiting` are those that wait for a neighbour. What was cut into
+    /// fragments has as many ends as these.
     pub(crate) fn assert_accounted(&self, waiting: u64) {
-        let packets = self.sum(|shared| shared.stats.packets.get());
+        let packets = self.sum(|shared| shared.stats.packets.get() + shared.stats.cut.get());
         let answers: u64 = Answer::ALL.iter().map(|answer| self.answers(*answer)).sum();
         let drops: u64 = DropReason::ALL.iter().map(|reason| self.drops(*reason)).sum();
+        let waiting = waiting + self.sum(|shared| shared.stats.held.get());
         let ends = self.forwarded() + answers + self.punted() + self.handed_off() + drops + waiting;
         assert_eq!(packets, ends, "answers {answers}, drops {:?}", self.all_drops());
     }

@@ -70,6 +70,7 @@ pub fn pipeline(data: &[u8]) {
             1..=3 if record.is_empty() => {}
             1 | 2 => inject(&mut lab, ethernet(D0, C0, &corrected(record.to_vec()))),
             3 => inject(&mut lab, frame(D0, C0, 0x8100, &[&[0, 42], record].concat())),
+            4 if kind & 0x80 != 0 => inject(&mut lab, part(record)),
             4 => inject(&mut lab, known(record)),
             5 => lab.wait(u64::from(*len) * 500),
             6 => reconfigure(&mut lab, record),
@@ -191,6 +192,33 @@ fn known(record: &[u8]) -> Vec<u8> {
         _ => "[fd00:1::100]:81",
     };
     tcp(&client, service, flags).len(usize::from(len) * 6).frame()
+}
+
+/// A fragment of such a segment: the fifth byte says which, and of which datagram.
+fn part(record: &[u8]) -> Vec<u8> {
+    let mut packet = known(record)[14..].to_vec();
+    let which = record.get(4).copied().unwrap_or_default();
+    let (six, id) = (packet[0] >> 4 == 6, which >> 5);
+    let data = packet.split_off(if six { 40 } else { 20 });
+    let begin = (usize::from(which % 8) * 8).min(data.len() / 8 * 8);
+    let end = (begin + 64).min(data.len());
+    if six {
+        let word = begin as u16 | u16::from(end < data.len());
+        packet.extend([6, 0]);
+        packet.extend(word.to_be_bytes());
+        packet.extend([0, 0, 0, id]);
+        packet[4..6].copy_from_slice(&((8 + end - begin) as u16).to_be_bytes());
+        packet[6] = 44;
+    } else {
+        let word = (begin / 8) as u16 | if end < data.len() { 0x2000 } else { 0 };
+        packet[2..4].copy_from_slice(&((20 + end - begin) as u16).to_be_bytes());
+        packet[4..8].copy_from_slice(&[0, id, (word >> 8) as u8, word as u8]);
+        packet[10..12].fill(0);
+        let sum = checksum(&packet);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    packet.extend(&data[begin..end]);
+    ethernet(D0, C0, &packet)
 }
 
 /// A server goes, comes back, or weighs something else.
