@@ -193,10 +193,11 @@ pub fn once(mode: &str, flows: u32, packets: u64) -> Result<u64, String> {
     let said = |error: Error| error.to_string();
     Ok(match mode {
         "hit" => Rig::established(flows, memory).map_err(said)?.run(packets),
+        "tun" => Rig::established_by(Method::Tunnel, flows, memory).map_err(said)?.run(packets),
         "floor" => Floor::new(Permuted::new(flows, tcp::ACK), &memory).map_err(said)?.run(packets),
         "new" => sustained(table(Extent::Smoke), memory).map_err(said)?.run(packets),
         "flood" => flooded(table(Extent::Smoke), memory).map_err(said)?.run(packets),
-        _ => return Err(format!("no mode \"{mode}\": there are hit, floor, new and flood")),
+        _ => return Err(format!("no mode \"{mode}\": there are hit, tun, floor, new and flood")),
     })
 }
 

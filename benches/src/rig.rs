@@ -47,7 +47,7 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
 /// The same by direct routing, or by tunnels (IP in IP) over links that carry the longer packets.
 pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
     let mtu = if method == Method::Tunnel { 1600 } else { 1500 };
-    let tunnel = || Arc::new(Tunnel::new(Encapsulation::Ipip, IpAddr::V4(DIRECTOR), Arc::default()));
+    let tunnel = |to| Arc::new(Tunnel::new(Encapsulation::Ipip, (IpAddr::V4(DIRECTOR), to), Arc::default()));
     let key = ServiceKey { protocol: protocol::TCP, address: IpAddr::V4(VIP), port: VPORT };
     let mut destinations = Vec::new();
     let mut next_hops = Vec::new();
@@ -74,7 +74,7 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
             virtual_service: Some((IpAddr::V4(VIP), VPORT)),
             method,
             next_hop: u32::from(n),
-            tunnel: (method == Method::Tunnel).then(tunnel),
+            tunnel: (method == Method::Tunnel).then(|| tunnel(address)),
             timeouts: None,
             shared,
         });

@@ -62,11 +62,14 @@ pub struct Policies {
     pub amemthresh: u32,
     /// A packet of a NATed server that is no connection's answer is answered with "port unreachable".
     pub nat_icmp_send: bool,
-    /// A tunnel's outer header says "don't fragment" where the inner one does.
+    /// A tunnel's outer header says "don't fragment" where the inner one does; else none does.
     pub pmtu_disc: bool,
     /// ICMP echo requests to a virtual address are scheduled as connections, not answered.
     pub schedule_icmp: bool,
-    /// Packets that arrive in IP in IP are not looked into.
+    /// Packets that arrive in IP in IP are not looked into. The original marks a packet of a protocol that it does not balance,
+    /// and the packet that the host then unwraps keeps the mark and is not balanced. Here what the host unwraps never comes
+    /// back to the packet path, whatever the switch says: packets in a tunnel to the host are the host's, those to a virtual
+    /// address end there.
     pub ignore_tunneled: bool,
     /// SYNs that go into a tunnel ask for segments that fit into it (TCP option MSS). Not the original's.
     pub clamp_mss: bool,

@@ -6,6 +6,7 @@
 
 use crate::{
     conn::template::Templates,
+    forward::tunnel::Template,
     fragments::tracker::Fragments,
     index,
     mark::Marks,
@@ -235,12 +236,18 @@ pub struct Tunnel {
     pub path: Arc<PathMtu>,
     /// Of the next outer packet that may be fragmented.
     pub identification: AtomicU16,
+    /// What its outer headers have in common, if they are those of IPv4 in IPv4.
+    pub template: Option<Template>,
 }
 
 impl Tunnel {
-    /// One whose path is not known yet.
-    pub fn new(encapsulation: Encapsulation, source: IpAddr, path: Arc<PathMtu>) -> Self {
-        Self { encapsulation, source, path, identification: AtomicU16::new(0) }
+    /// The tunnel from `source` to the server at `to`.
+    pub fn new(encapsulation: Encapsulation, (source, to): (IpAddr, IpAddr), path: Arc<PathMtu>) -> Self {
+        let template = match (encapsulation, source, to) {
+            (Encapsulation::Ipip, IpAddr::V4(source), IpAddr::V4(to)) => Some(Template::new(source, to)),
+            _ => None,
+        };
+        Self { encapsulation, source, path, identification: AtomicU16::new(0), template }
     }
 }
 

@@ -38,7 +38,7 @@ impl Tunnels {
         };
         let path = self.paths.entry(server.address).or_default();
         let same = |known: &&Arc<Tunnel>| (known.encapsulation, known.source) == (encapsulation, source);
-        let new = || Arc::new(Tunnel::new(encapsulation, source, path.clone()));
+        let new = || Arc::new(Tunnel::new(encapsulation, (source, server.address), path.clone()));
         Some(known.filter(same).cloned().unwrap_or_else(new))
     }
 

@@ -47,6 +47,9 @@ pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
             rest.push(i as u8);
         }
     }
+    if !rest.is_empty() {
+        (any, all) = tunnel::batch(batch, &mut rest, (any, all), context);
+    }
     batch.way = (any == all && left == 0 && rest.is_empty()).then_some(any);
     if !rest.is_empty() {
         others(batch, &rest, context);
@@ -89,6 +92,9 @@ enum Unusual {
 fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> Option<u16> {
     let slot = packet.destination as usize;
     let destination = context.snapshot.destinations.get(slot)?;
+    if destination.method != Method::Direct {
+        return None;
+    }
     let hop = context.snapshot.next_hops.get(destination.next_hop as usize)?;
     let counters = context.shared.stats.destinations.get(slot)?;
     let mac = hop.cell.mac_word()?;
@@ -96,12 +102,7 @@ fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> 
     // The usual place of the IP header: behind an Ethernet header without a tag.
     let (addresses, rest) = frame.data_mut().split_first_chunk_mut::<12>()?;
     let ([_, _, header @ ..], _) = rest.split_first_chunk_mut::<14>()?;
-    if destination.method != Method::Direct
-        || packet.layout.l3 != 14
-        || packet.layout.v6
-        || header[8] <= 1
-        || ip_len > hop.mtu
-    {
+    if packet.layout.l3 != 14 || packet.layout.v6 || header[8] <= 1 || ip_len > hop.mtu {
         return None;
     }
     counters.count(false, ip_len);
@@ -159,7 +160,8 @@ fn rewrite(
                 return Err(Unusual::Drop(DropReason::TooBig));
             }
             let way = (&**tunnel, destination.address);
-            tunnel::wrap(frame, &packet.layout, way, packet.hash).map_err(Unusual::Drop)?;
+            let flow = (&packet.layout, packet.hash, mtu);
+            tunnel::wrap(frame, flow, way, &context.snapshot.policies).map_err(Unusual::Drop)?;
             len = ip_len.saturating_add(tunnel.overhead());
         }
         _ if ip_len > hop.mtu && !may_be_cut => return Err(Unusual::TooBig),

@@ -3,16 +3,22 @@
 //!
 //! As the original does: the outer TTL is that of the packet, so are its DSCP and its "don't fragment"; ECN as RFC 3168
 //! section 9.1.1 has it (full functionality), so that a packet marked "congestion experienced" travels as ECT(0). An IPv6
-//! packet inside IPv4 travels without DF. IP in IP: RFC 2003 and RFC 2473; GRE: RFC 2784; generic UDP encapsulation:
+//! packet inside IPv4 travels without DF, and so does every packet where the switch `pmtu_disc` is off. IP in IP: RFC 2003 and RFC 2473; GRE: RFC 2784; generic UDP encapsulation:
 //! draft-ietf-intarea-gue, version 0 without optional fields.
+
+mod mss;
+mod usual;
+
+pub use usual::{Template, batch};
 
 use crate::{
     batch::Layout,
+    policy::Policies,
     port::Frame,
     snapshot::{Encapsulation, Snapshot, Tunnel},
     time::Nanos,
     verdict::DropReason,
-    wire::{checksum, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, udp},
+    wire::{checksum, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp},
 };
 use std::{net::IpAddr, sync::atomic::Ordering};
 
@@ -46,6 +52,16 @@ impl Tunnel {
             Encapsulation::Gue { .. } => udp::HEADER_LEN + GUE_LEN,
             Encapsulation::Gre { checksum: false } => GRE_LEN,
             Encapsulation::Gre { checksum: true } => GRE_LEN + 4,
+        }
+    }
+
+    /// Number and fragment word of the next outer IPv4 header. Only what may be fragmented needs a number of its own (RFC
+    /// 6864).
+    #[inline(always)]
+    fn marks(&self, dont_fragment: bool) -> (u16, u16) {
+        match dont_fragment {
+            true => (0, ipv4::DONT_FRAGMENT),
+            false => (self.identification.fetch_add(1, Ordering::Relaxed), 0),
         }
     }
 
@@ -118,20 +134,24 @@ struct Inner {
     ethertype: u16,
 }
 
-/// Wraps the packet of a frame, which is in the layout's place, for the server at `to`. `flow` tells flows apart: the
-/// network between spreads them by it.
+/// Wraps the packet of a frame, which is in the layout's place and fits into the tunnel's MTU, for the server at `to`. `flow`
+/// tells flows apart: the network between spreads them by it.
 ///
 /// # Errors
 /// `FrameTruncated` for a header that is cut off, `NoRoute` if no address of ours leads to the server, `TooBig` without
 /// headroom or beyond what an IP packet may be.
 pub fn wrap(
     frame: &mut impl Frame,
-    layout: &Layout,
+    (layout, flow, mtu): (&Layout, u64, u16),
     (tunnel, to): (&Tunnel, IpAddr),
-    flow: u64,
+    policies: &Policies,
 ) -> Result<(), DropReason> {
     let (l3, end) = (usize::from(layout.l3), usize::from(layout.end));
-    let inner = inner(frame.data().get(l3..).unwrap_or_default(), layout.v6)?;
+    if policies.clamp_mss && layout.tcp_flags & tcp::SYN != 0 {
+        mss::clamp(frame.data_mut(), layout, mtu);
+    }
+    let mut inner = inner(frame.data().get(l3..).unwrap_or_default(), layout.v6)?;
+    inner.dont_fragment &= policies.pmtu_disc;
     // What the wire padded is no part of the packet.
     frame.truncate(end);
     let overhead = usize::from(tunnel.overhead());
@@ -179,6 +199,12 @@ fn inner(packet: &[u8], v6: bool) -> Result<Inner, DropReason> {
     })
 }
 
+/// The class of the outer header over a packet of this one: see the module.
+#[inline(always)]
+fn outer_class(class: u8) -> u8 {
+    if class & ECN == CONGESTION { class & !ECN | ECT_0 } else { class }
+}
+
 /// The outer header of the packet, which has its full length.
 fn write_outer(
     packet: &mut [u8],
@@ -186,17 +212,10 @@ fn write_outer(
     inner: &Inner,
     protocol: u8,
 ) -> Result<(), DropReason> {
-    let class = match inner.class & ECN {
-        CONGESTION => inner.class & !ECN | ECT_0,
-        _ => inner.class,
-    };
+    let class = outer_class(inner.class);
     let written = match (tunnel.source, to) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            // Only what may be fragmented needs a number of its own (RFC 6864).
-            let (fragment, identification) = match inner.dont_fragment {
-                true => (ipv4::DONT_FRAGMENT, 0),
-                false => (0, tunnel.identification.fetch_add(1, Ordering::Relaxed)),
-            };
+            let (identification, fragment) = tunnel.marks(inner.dont_fragment);
             let fields = ipv4::Fields {
                 tos: class,
                 total_len: u16::try_from(packet.len()).map_err(|_| DropReason::TooBig)?,

@@ -3,7 +3,7 @@
 
 use crate::support::{
     Lab, Plan, TCP,
-    frames::{ACK, C0, D0, Ip, SYN, Segment, ethernet, icmp, tagged, tcp, udp},
+    frames::{ACK, C0, D0, Ip, SYN, Segment, checksum, ethernet, icmp, tagged, tcp, udp},
     text::{GUE_PORT, text},
 };
 use pointsman_dataplane::{
@@ -242,4 +242,79 @@ fn numbers_of_outer_packets_that_may_be_fragmented_differ() {
     let sent = lab.send(&[frame.clone(), frame.clone(), ethernet(D0, C0, &client(2, SYN).packet()), frame]);
     let numbers: Vec<u16> = sent.iter().map(|frame| u16::from_be_bytes([frame[18], frame[19]])).collect();
     assert_eq!(numbers, [0, 1, 0, 2], "the third says DF");
+}
+
+/// A SYN with these TCP options, and the sum of its segment made anew.
+fn syn_with(options: &[u8]) -> Vec<u8> {
+    let mut packet = client(1, SYN).packet();
+    packet.truncate(40);
+    packet.extend(options);
+    let len = packet.len() as u16;
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    packet[32] = (5 + options.len() as u8 / 4) << 4;
+    packet[36..38].fill(0);
+    let pseudo = [&packet[12..20], &[0, 6], &(len - 20).to_be_bytes()].concat();
+    let sum = checksum(&[&pseudo, &packet[20..]].concat()).to_be_bytes();
+    packet[36..38].copy_from_slice(&sum);
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..20]).to_be_bytes();
+    packet[10..12].copy_from_slice(&sum);
+    ethernet(D0, C0, &packet)
+}
+
+/// With the switch on.
+fn clamping(vip: &str, mtu: u16) -> Lab {
+    let mut plan = Plan::new().service(vip, TCP, Kind::Rr, 1).tunnelled(0, Encapsulation::Ipip);
+    plan.policies.clamp_mss = true;
+    plan.mtu = mtu;
+    Lab::new(plan)
+}
+
+#[test]
+fn a_syn_asks_for_segments_that_fit_into_the_tunnel_if_that_is_wanted() {
+    // 1500 less 20 of the tunnel, less 40 of the headers.
+    let said = clamping(VIP, 1500).says(client(1, SYN).frame()).concat();
+    assert!(said.contains("S seq=1000 ack=0 win=8192 opt=[('MSS', 1440)] l4=ok"), "{said}");
+    let said = clamping(VIP6, 1500).says(tcp("[fd00:1::2]:1", VIP6, SYN).frame()).concat();
+    assert!(said.contains("opt=[('MSS', 1400)] l4=ok"), "{said}");
+    let said = clamping(VIP, 1600).says(client(1, SYN).frame()).concat();
+    assert!(said.contains("opt=[('MSS', 1460)] l4=ok"), "it is not raised: {said}");
+    let said = one(VIP, Encapsulation::Ipip).says(client(1, SYN).frame()).concat();
+    assert!(said.contains("opt=[('MSS', 1460)] l4=ok"), "it is not wanted: {said}");
+}
+
+#[test]
+fn an_mss_among_other_options_is_found_and_broken_options_stay_as_they_are() {
+    let mut lab = clamping(VIP, 1500);
+    for (options, after) in [
+        // At an odd place; behind others; 1440 is 0x05a0.
+        (&[1, 2, 4, 0x05, 0xb4, 1, 1, 0][..], &[1, 2, 4, 0x05, 0xa0, 1, 1, 0][..]),
+        (&[4, 2, 1, 1, 2, 4, 0xff, 0xff], &[4, 2, 1, 1, 2, 4, 0x05, 0xa0]),
+        (&[3, 3, 7, 2, 4, 0x10, 0x01, 0], &[3, 3, 7, 2, 4, 0x05, 0xa0, 0]),
+        // None; behind the end; of no length that can be; cut off; unknown ones that lead beyond.
+        (&[1, 1, 1, 1], &[1, 1, 1, 1]),
+        (&[], &[]),
+        (&[0, 0, 0, 0, 2, 4, 5, 0xb4], &[0, 0, 0, 0, 2, 4, 5, 0xb4]),
+        (&[2, 3, 5, 0xb4], &[2, 3, 5, 0xb4]),
+        (&[1, 2, 4, 5], &[1, 2, 4, 5]),
+        (&[9, 0, 2, 4, 5, 0xb4, 0, 0], &[9, 0, 2, 4, 5, 0xb4, 0, 0]),
+        (&[9, 200, 2, 4, 5, 0xb4, 0, 0], &[9, 200, 2, 4, 5, 0xb4, 0, 0]),
+    ] {
+        let sent = lab.send(&[syn_with(options)]);
+        assert_eq!(&sent[0][14 + 20 + 40..], after, "{options:?}");
+        assert!(text(&sent[0]).contains("l4=ok"), "{}", text(&sent[0]));
+    }
+}
+
+#[test]
+fn without_pmtu_disc_outer_headers_let_routers_fragment() {
+    let mut plan = Plan::new().service(VIP, TCP, Kind::Rr, 1).service(VIP6, TCP, Kind::Rr, 1);
+    plan = plan.tunnelled(0, Encapsulation::Ipip);
+    plan.policies.pmtu_disc = false;
+    let mut lab = Lab::new(plan.clone());
+    let outer = "r1 < d1>r1 ip 192.168.50.1>192.168.50.11 ttl=63 tos=0 flags= frag=0 len=64 ck=ok";
+    assert_eq!(lab.says(client(1, SYN).frame()), [format!("{outer} {INNER}")]);
+    let mut lab = Lab::new(plan.tunnelled(0, Encapsulation::Gre { checksum: false }));
+    let outer = "r1 < d1>r1 ip 192.168.50.1>192.168.50.11 ttl=63 tos=0 flags= frag=0 len=68 ck=ok";
+    assert_eq!(lab.says(client(1, SYN).frame()), [format!("{outer} | gre flags=0000 type=0800 {INNER}")]);
 }

@@ -68,6 +68,10 @@ pub(crate) struct Plan {
     pub(crate) policies: Policies,
     pub(crate) forwarding: Forwarding,
     pub(crate) source_nat: Vec<SourceNat>,
+    /// Beside those of the links.
+    pub(crate) routes: Vec<(Prefix, Way)>,
+    /// Beside those of the ports.
+    pub(crate) host_addresses: Vec<IpAddr>,
     on_link: Arc<OnLink>,
     templates: Arc<Templates>,
     fragments: Arc<Fragments>,
@@ -134,7 +138,8 @@ impl Plan {
         let source = if destination.address.is_ipv6() { "fd00:50::1" } else { "192.168.50.1" };
         let source = source.parse().expect("an address");
         destination.method = Method::Tunnel;
-        destination.tunnel = Some(Arc::new(Tunnel::new(encapsulation, source, Arc::default())));
+        destination.tunnel =
+            Some(Arc::new(Tunnel::new(encapsulation, (source, destination.address), Arc::default())));
         self
     }
 
@@ -147,12 +152,13 @@ impl Plan {
     /// Packets of port d0's network, and of those behind the client, go to stations there; of d1's to those there.
     fn routing(&self) -> Routing {
         let prefix = |text: &str, len| Prefix::new(text.parse().expect("an address"), len);
-        let mut routes = vec![
+        let mut routes = self.routes.clone();
+        routes.extend([
             (prefix("10.0.0.0", 24), Way::Link(0)),
             (prefix("192.168.50.0", 24), Way::Link(1)),
             (prefix("fd00:1::", 64), Way::Link(0)),
             (prefix("fd00:50::", 64), Way::Link(1)),
-        ];
+        ]);
         // The client is also a router: the next hops that lead by d0.
         for (number, hop) in (0..).zip(&self.hops).filter(|(_, hop)| hop.port == 0) {
             routes
@@ -220,6 +226,7 @@ impl Plan {
             host_addresses: ["10.0.0.1", "192.168.50.1", "fd00:1::1", "fd00:50::1"]
                 .map(|address| address.parse().expect("an address"))
                 .into_iter()
+                .chain(self.host_addresses.iter().copied())
                 .collect(),
             routing: Arc::new(self.routing()),
             on_link: self.on_link.clone(),

@@ -1,0 +1,151 @@
+//! The usual packet of a tunnel: IPv4 in IPv4 and nothing between, without a VLAN tag.
+
+use super::{LEAST_V4, outer_class};
+use crate::{
+    batch::{Batch, Packet},
+    conn::lookup::Picked,
+    director::Context,
+    port::Frame,
+    verdict::Verdict,
+    wire::{checksum, ethernet, ipv4, protocol, tcp},
+};
+use std::net::Ipv4Addr;
+
+/// What the outer headers of a tunnel have in common, in IPv4 without another header behind: words in the order of the wire
+/// as they are read from memory in little-endian order.
+#[derive(Clone, Copy, Debug)]
+pub struct Template {
+    /// The addresses: bytes 12..20.
+    addresses: u64,
+    /// The sum of all words that are always the same. That its bytes are swapped does not matter (RFC 1071 section 2.B).
+    sum: u32,
+}
+
+impl Template {
+    /// Of packets between these.
+    pub fn new(source: Ipv4Addr, destination: Ipv4Addr) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (source.octets(), destination.octets());
+        let words = [[0x45, 0], [0, protocol::IPIP], [a, b], [c, d], [e, f], [g, h]];
+        Self {
+            addresses: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            sum: words.map(|word| u32::from(u16::from_le_bytes(word))).iter().sum(),
+        }
+    }
+
+    /// The header, as bytes 0..8, 8..12 and 12..20.
+    #[inline(always)]
+    fn header(&self, tos: u8, len: u16, (identification, fragment): (u16, u16), ttl: u8) -> (u64, u32, u64) {
+        let [len, identification, fragment] = [len, identification, fragment].map(u16::swap_bytes);
+        let sum = self.sum
+            + (u32::from(tos) << 8)
+            + u32::from(len)
+            + u32::from(identification)
+            + u32::from(fragment)
+            + u32::from(ttl);
+        // Eleven words of 16 bits, so that there is at most one carry after the first fold.
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + sum;
+        let first = 0x45
+            | u64::from(tos) << 8
+            | u64::from(len) << 16
+            | u64::from(identification) << 32
+            | u64::from(fragment) << 48;
+        let second = u32::from(ttl) | u32::from(protocol::IPIP) << 8 | !sum << 16;
+        (first, second, self.addresses)
+    }
+}
+
+/// Wraps the usual ones of the picked packets, which leaves the others picked. `any` and `all`: the bits that the numbers of
+/// the ports have that packets leave by; returns them.
+#[inline(never)]
+pub fn batch<F: Frame>(
+    batch: &mut Batch<F>,
+    picked: &mut Picked,
+    (mut any, mut all): (u16, u16),
+    context: &Context<'_>,
+) -> (u16, u16) {
+    picked.retain(|i| {
+        let i = usize::from(*i);
+        let port = usual(&mut batch.frames[i], &mut batch.packets[i], context);
+        if let Some(port) = port {
+            (any, all) = (any | port, all & port);
+        }
+        port.is_none()
+    });
+    (any, all)
+}
+
+/// Wraps what nearly every packet of a tunnel is: IPv4 in IPv4, with a TTL and of a length that may pass, to a neighbour that
+/// is known. Returns the number of the port that it leaves by; `None`, and no change, if it is anything else.
+#[inline(always)]
+fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> Option<u16> {
+    const ADDED: u16 = ipv4::HEADER_LEN as u16;
+    let slot = packet.destination as usize;
+    let destination = context.snapshot.destinations.get(slot)?;
+    let tunnel = destination.tunnel.as_deref()?;
+    let template = tunnel.template.as_ref()?;
+    let hop = context.snapshot.next_hops.get(destination.next_hop as usize)?;
+    let counters = context.shared.stats.destinations.get(slot)?;
+    let mac = hop.cell.mac_word()?;
+    let policies = &context.snapshot.policies;
+    let (ip_len, mtu) = (packet.layout.ip_len(), hop.mtu.min(tunnel.path.get(context.now)));
+    if packet.layout.l3 != 14
+        || packet.layout.v6
+        || mtu < LEAST_V4 + ADDED
+        || ip_len > mtu - ADDED
+        || (policies.clamp_mss && packet.layout.tcp_flags & tcp::SYN != 0)
+    {
+        return None;
+    }
+    // Ethernet header, IPv4 header up to its addresses.
+    let bytes = frame.data().first_chunk::<26>()?;
+    let (tos, flags, ttl) = (bytes[15], bytes[20], bytes[22]);
+    if ttl <= 1 || frame.headroom() < usize::from(ADDED) {
+        return None;
+    }
+    frame.truncate(usize::from(packet.layout.end));
+    frame.prepend(usize::from(ADDED))?;
+    // Another IPv4 header between.
+    let bytes = frame.data_mut().first_chunk_mut::<46>()?;
+    let dont_fragment = policies.pmtu_disc && flags & (ipv4::DONT_FRAGMENT >> 8) as u8 != 0;
+    let marks = tunnel.marks(dont_fragment);
+    let (first, second, third) = template.header(outer_class(tos), ip_len + ADDED, marks, ttl - 1);
+    let (head, inner) = bytes.split_at_mut(34);
+    checksum::lower_ttl(inner.first_chunk_mut()?);
+    ethernet::set_words(head.first_chunk_mut()?, mac, hop.source);
+    head[12..14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
+    head[14..22].copy_from_slice(&first.to_le_bytes());
+    head[22..26].copy_from_slice(&second.to_le_bytes());
+    head[26..34].copy_from_slice(&third.to_le_bytes());
+    counters.packets_in.add(1);
+    counters.bytes_in.add(u64::from(ip_len));
+    packet.verdict = Verdict::Forward(hop.port);
+    Some(hop.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_header_of_words_is_that_written_field_by_field(
+            (source, destination) in (any::<u32>(), any::<u32>()),
+            (tos, total_len, ttl) in (any::<u8>(), any::<u16>(), any::<u8>()),
+            (identification, fragment) in (any::<u16>(), any::<u16>()),
+        ) {
+            let (source, destination) = (Ipv4Addr::from(source), Ipv4Addr::from(destination));
+            let mut expected = [0; 20];
+            let protocol = protocol::IPIP;
+            let fields = ipv4::Fields {
+                tos, total_len, identification, fragment, ttl, protocol, source, destination,
+            };
+            ipv4::write(&mut expected, &fields);
+            let template = Template::new(source, destination);
+            let (first, second, third) = template.header(tos, total_len, (identification, fragment), ttl);
+            let header = [&first.to_le_bytes()[..], &second.to_le_bytes(), &third.to_le_bytes()].concat();
+            prop_assert_eq!(&header, &expected);
+        }
+    }
+}
