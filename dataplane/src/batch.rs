@@ -29,13 +29,26 @@ pub enum Kind {
     Flow,
     /// An ICMP error: the key is that of the flow it is about.
     IcmpError,
+    /// An ICMP error about a packet in a tunnel: the key is that of the flow inside, whose family may be another one.
+    TunnelError,
     /// An ICMP echo request.
     Echo,
+    /// An ICMP echo reply.
+    EchoReply,
     /// A fragment, but the first of a flow's datagram is a [`Kind::Flow`]. If it is looked up, the key is the flow's; there is
     /// no transport header in it.
     Fragment,
     /// Any other IP packet.
     OtherIp,
+}
+
+impl Kind {
+    /// Whether it is an echo request or reply, whose key has its identifier in place of the sender's port in a request, of
+    /// the receiver's in a reply.
+    #[inline]
+    pub fn is_echo(self) -> bool {
+        matches!(self, Kind::Echo | Kind::EchoReply)
+    }
 }
 
 /// Where the parts of a frame are, and what later stages ask about it. Offsets are from the start of the frame.

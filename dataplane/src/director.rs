@@ -10,7 +10,7 @@ use crate::{
     batch::{Batch, Kind, Layout, Lookup, Packet},
     command::{PuntedFrame, WorkerShared},
     conn::{
-        Connections, TableFull,
+        Connections, TableFull, destination_of,
         key::{Key4, Key6},
         lookup::{BatchKey, Followed, Picked, follow},
         sctp,
@@ -182,14 +182,10 @@ fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) ->
             {
                 return routed(batch, i, address, context);
             }
-            if matches!(layout.kind, Kind::OtherIp | Kind::IcmpError) && !context.snapshot.paths.is_empty() {
-                let packet = batch.frames[i].data().get(usize::from(layout.l3)..).unwrap_or_default();
-                tunnel::learn(packet, &layout, context.snapshot, context.now);
-            }
-            Verdict::Punt
+            tunnel::others(batch.frames[i].data(), &layout, context)
         }
         Kind::Echo => context.answer(batch, i, |batch, mac| reply::echo(&mut batch.frames[i], &layout, mac)),
-        Kind::IcmpError => Verdict::Drop(DropReason::IcmpUnmatched),
+        Kind::IcmpError | Kind::TunnelError => Verdict::Drop(DropReason::IcmpUnmatched),
         _ => Verdict::Drop(DropReason::ProtocolUnsupported),
     }
 }
@@ -214,12 +210,30 @@ fn no_business<K: Asked + BatchKey, F: Frame>(
 ) {
     let (source, destination) = (key.client().ip(), key.virtual_service().ip());
     if !route::is_routed(context.snapshot, source, destination) {
-        batch.packets[i].verdict = Verdict::Punt;
+        batch.packets[i].verdict = tunnel::others(batch.frames[i].data(), &batch.packets[i].layout, context);
     } else if route::is_loop(batch, i, context.snapshot) {
         batch.packets[i].drop(DropReason::LoopDetected);
     } else {
         recent.add(batch.packets[i].hash);
         route::flow(batch, i, key, connections, context);
+    }
+}
+
+/// An ICMP message of no connection: an echo request of a station behind the director may leave by a rule of source NAT.
+#[cold]
+fn message<K: Asked + BatchKey, F: Frame>(
+    batch: &mut Batch<F>,
+    i: usize,
+    key: &K,
+    (connections, recent): (&mut Connections<K>, &mut Recent<'_, K>),
+    context: &mut Context<'_>,
+) {
+    let leaves =
+        batch.packets[i].layout.kind == Kind::Echo && !key.is_ours(&context.snapshot.virtual_addresses);
+    if leaves {
+        no_business(batch, i, key, (connections, recent), context);
+    } else {
+        batch.packets[i].verdict = other(batch, i, context);
     }
 }
 
@@ -244,6 +258,11 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
     if batch.packets[i].role != Role::Client {
         return route::translated(batch, i, connections, context);
     }
+    if layout.kind == Kind::TunnelError {
+        let entry = connections.table.find(key, hash).map(|entry| connections.table.get(entry));
+        let destination = entry.and_then(|entry| destination_of(entry, context.snapshot));
+        return tunnel::relay(batch, i, destination, context);
+    }
     // A packet before it in this batch may have made the connection.
     if recent.may_have(hash)
         && let Some(entry) = connections.table.find(key, hash)
@@ -256,9 +275,8 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
             None => {}
         }
     }
-    if layout.kind == Kind::IcmpError {
-        batch.packets[i].verdict = other(batch, i, context);
-        return;
+    if layout.kind == Kind::IcmpError || layout.kind.is_echo() {
+        return message(batch, i, key, (connections, recent), context);
     }
     let marked = of_mark(key, port, context.snapshot);
     let known = marked.or_else(|| recent.service(key));

@@ -12,6 +12,7 @@ use crate::{
         table::{Role, Table, alike},
         tcp,
     },
+    forward::tunnel,
     fragments,
     index::Asked,
     mark,
@@ -152,7 +153,7 @@ fn other<F: Frame>(
     let (frame, packet) = (&batch.frames[usize::from(i)], &mut batch.packets[usize::from(i)]);
     let key6 = &mut batch.key6[usize::from(i)];
     let mac = snapshot.ports.get(usize::from(packet.port)).map_or([0; 6], |port| port.mac);
-    unusual(frame.data(), mac, packet, key6);
+    unusual(frame.data(), (mac, !snapshot.routing.source_nat.is_empty()), packet, key6);
     if packet.layout.kind == Kind::Fragment
         && packet.verdict == Verdict::Open
         && let Some(keys) = fragments::admit(frame.data(), packet, snapshot, now)
@@ -189,9 +190,10 @@ fn hand_over<F: Frame>(batch: &mut Batch<F>, snapshot: &Snapshot, worker: u16, w
     }
 }
 
-/// Parses any other frame.
+/// Parses any other frame, received by a port with address `mac`. Echoes are of connections only if the director `translates`
+/// sources.
 #[cold]
-fn unusual(bytes: &[u8], mac: [u8; 6], packet: &mut Packet, key6: &mut Key6) {
+fn unusual(bytes: &[u8], (mac, translates): ([u8; 6], bool), packet: &mut Packet, key6: &mut Key6) {
     let mut keys = Keys::default();
     packet.lookup = Lookup::None;
     packet.keeps = 0;
@@ -201,7 +203,8 @@ fn unusual(bytes: &[u8], mac: [u8; 6], packet: &mut Packet, key6: &mut Key6) {
     };
     packet.layout = layout;
     packet.verdict = if layout.kind == Kind::Foreign { Verdict::Punt } else { Verdict::Open };
-    if matches!(layout.kind, Kind::Flow | Kind::IcmpError) {
+    let is_translated = layout.kind.is_echo() && translates;
+    if matches!(layout.kind, Kind::Flow | Kind::IcmpError | Kind::TunnelError) || is_translated {
         is_looked_up(packet, key6, &keys);
     }
 }
@@ -209,7 +212,9 @@ fn unusual(bytes: &[u8], mac: [u8; 6], packet: &mut Packet, key6: &mut Key6) {
 /// Gives a packet its key and what else the lookup asks for.
 fn is_looked_up(packet: &mut Packet, key6: &mut Key6, keys: &Keys) {
     let layout = packet.layout;
-    let number = if layout.v6 {
+    // Inside a tunnel may be a packet of the other family.
+    let v6 = if layout.kind == Kind::TunnelError { keys.v6 != Key6::default() } else { layout.v6 };
+    let number = if v6 {
         (packet.lookup, *key6) = (Lookup::V6, keys.v6);
         keys.v6.protocol()
     } else {
@@ -219,7 +224,7 @@ fn is_looked_up(packet: &mut Packet, key6: &mut Key6, keys: &Keys) {
     packet.keeps = match layout.kind {
         Kind::Flow if number == protocol::TCP => tcp::kept(layout.event),
         Kind::Flow if number == protocol::SCTP => sctp::keeps(sctp::Event::from_u8(layout.event)),
-        Kind::Flow => state::FLOWING_KEEPS,
+        Kind::Flow | Kind::Echo | Kind::EchoReply => state::FLOWING_KEEPS,
         _ => 0,
     };
 }
@@ -300,7 +305,10 @@ fn ipv4_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
             keys.v4 = Key4::from_wire(*addresses, ports, number);
             Kind::Flow
         }
-        protocol::ICMP => icmp4(payload, keys)?,
+        protocol::ICMP => {
+            let addresses = *bytes[12..20].first_chunk().ok_or(DropReason::Ipv4Header)?;
+            icmp4(payload, addresses, keys)?
+        }
         _ => Kind::OtherIp,
     };
     Ok(())
@@ -328,7 +336,7 @@ fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
             keys.v6 = Key6::from_wire(packet.source().octets(), packet.destination().octets(), ports, number);
             Kind::Flow
         }
-        protocol::ICMPV6 => icmp6(payload, packet.hop_limit(), keys)?,
+        protocol::ICMPV6 => icmp6(payload, &packet, keys)?,
         _ => Kind::OtherIp,
     };
     Ok(())
@@ -355,10 +363,11 @@ pub(crate) fn transport(payload: &[u8], number: u8, layout: &mut Layout) -> Resu
 
 /// An ICMP message is an error about a flow, an echo request, or another one. The flow that an error quotes runs from the
 /// virtual service to the client, so that its destination is the client.
-fn icmp4(payload: &[u8], keys: &mut Keys) -> Result<Kind, DropReason> {
+fn icmp4(payload: &[u8], addresses: [u8; 8], keys: &mut Keys) -> Result<Kind, DropReason> {
     let message = icmp::Icmp::new(payload).ok_or(DropReason::TransportHeader)?;
-    if message.kind() == icmp::ECHO_REQUEST {
-        return Ok(Kind::Echo);
+    if let Some((kind, ports)) = echo(&message, icmp::ECHO_REQUEST, icmp::ECHO_REPLY) {
+        keys.v4 = Key4::from_wire(addresses, ports, protocol::ICMP);
+        return Ok(kind);
     }
     // The original relays these three; what else there is goes to the host.
     if !matches!(message.kind(), icmp::UNREACHABLE | icmp::SOURCE_QUENCH | icmp::TIME_EXCEEDED) {
@@ -370,24 +379,39 @@ fn icmp4(payload: &[u8], keys: &mut Keys) -> Result<Kind, DropReason> {
         return Err(DropReason::TransportHeader);
     }
     let number = quoted.protocol();
-    if !matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP) {
-        return Ok(Kind::OtherIp);
+    let behind = message.payload().get(header..).unwrap_or_default();
+    if message.kind() != icmp::SOURCE_QUENCH && tunnel::quoted_flow(number, behind, keys).is_some() {
+        return Ok(Kind::TunnelError);
     }
-    let ports =
-        message.payload().get(header..).and_then(<[u8]>::first_chunk).ok_or(DropReason::TransportHeader)?;
+    let ports = match number {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            *behind.first_chunk().ok_or(DropReason::TransportHeader)?
+        }
+        protocol::ICMP => match icmp::Icmp::new(behind)
+            .and_then(|quoted| echo(&quoted, icmp::ECHO_REQUEST, icmp::ECHO_REPLY))
+        {
+            Some((_, ports)) => ports,
+            None => return Ok(Kind::OtherIp),
+        },
+        _ => return Ok(Kind::OtherIp),
+    };
     let [s0, s1, s2, s3] = quoted.source().octets();
     let [d0, d1, d2, d3] = quoted.destination().octets();
-    keys.v4 = Key4::from_wire([d0, d1, d2, d3, s0, s1, s2, s3], swapped(ports), number);
+    keys.v4 = Key4::from_wire([d0, d1, d2, d3, s0, s1, s2, s3], swapped(&ports), number);
     Ok(Kind::IcmpError)
 }
 
 /// See [`icmp4`]; neighbour discovery besides (RFC 4861 section 7.1: only with a hop limit of 255).
-fn icmp6(payload: &[u8], hop_limit: u8, keys: &mut Keys) -> Result<Kind, DropReason> {
+fn icmp6(payload: &[u8], packet: &ipv6::Ipv6<'_>, keys: &mut Keys) -> Result<Kind, DropReason> {
     let message = icmpv6::Icmpv6::new(payload).ok_or(DropReason::TransportHeader)?;
+    if let Some((kind, ports)) = echo(&message, icmpv6::ECHO_REQUEST, icmpv6::ECHO_REPLY) {
+        let (from, to) = (packet.source().octets(), packet.destination().octets());
+        keys.v6 = Key6::from_wire(from, to, ports, protocol::ICMPV6);
+        return Ok(kind);
+    }
     match message.kind() {
-        icmpv6::ECHO_REQUEST => return Ok(Kind::Echo),
         icmpv6::NEIGHBOR_SOLICITATION | icmpv6::NEIGHBOR_ADVERTISEMENT
-            if hop_limit != icmpv6::NEIGHBOR_HOP_LIMIT =>
+            if packet.hop_limit() != icmpv6::NEIGHBOR_HOP_LIMIT =>
         {
             return Err(DropReason::TransportHeader);
         }
@@ -402,14 +426,37 @@ fn icmp6(payload: &[u8], hop_limit: u8, keys: &mut Keys) -> Result<Kind, DropRea
     if upper.fragment.is_some_and(|fragment| fragment.offset != 0) {
         return Err(DropReason::TransportHeader);
     }
-    if !matches!(upper.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
-        return Ok(Kind::OtherIp);
+    let behind = message.payload().get(upper.offset..).unwrap_or_default();
+    if message.kind() != icmpv6::PARAMETER_PROBLEM
+        && tunnel::quoted_flow(upper.protocol, behind, keys).is_some()
+    {
+        return Ok(Kind::TunnelError);
     }
-    let ports = message.payload().get(upper.offset..).and_then(<[u8]>::first_chunk);
-    let ports = ports.ok_or(DropReason::TransportHeader)?;
+    let ports = match upper.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            *behind.first_chunk().ok_or(DropReason::TransportHeader)?
+        }
+        protocol::ICMPV6 => match icmpv6::Icmpv6::new(behind)
+            .and_then(|quoted| echo(&quoted, icmpv6::ECHO_REQUEST, icmpv6::ECHO_REPLY))
+        {
+            Some((_, ports)) => ports,
+            None => return Ok(Kind::OtherIp),
+        },
+        _ => return Ok(Kind::OtherIp),
+    };
     let (client, service) = (quoted.destination().octets(), quoted.source().octets());
-    keys.v6 = Key6::from_wire(client, service, swapped(ports), upper.protocol);
+    keys.v6 = Key6::from_wire(client, service, swapped(&ports), upper.protocol);
     Ok(Kind::IcmpError)
+}
+
+/// Whether a message is an echo request or reply, and its identifier as the port of who asks.
+fn echo(message: &icmp::Icmp<'_>, request: u8, reply: u8) -> Option<(Kind, [u8; 4])> {
+    let [a, b, ..] = message.rest().to_be_bytes();
+    match message.kind() {
+        kind if kind == request => Some((Kind::Echo, [a, b, 0, 0])),
+        kind if kind == reply => Some((Kind::EchoReply, [0, 0, a, b])),
+        _ => None,
+    }
 }
 
 fn swapped(&[a, b, c, d]: &[u8; 4]) -> [u8; 4] {
@@ -442,7 +489,7 @@ mod tests {
     fn in_batch(bytes: &[u8]) -> (Packet, Key6) {
         let (mut packet, mut key6) = (Packet::NEW, Key6::default());
         if !usual((bytes, false), (&head(MAC, 6), &head(MAC, 17)), &mut packet) {
-            unusual(bytes, MAC, &mut packet, &mut key6);
+            unusual(bytes, (MAC, false), &mut packet, &mut key6);
         }
         (packet, key6)
     }
@@ -498,7 +545,7 @@ mod tests {
             }
             let (short, _) = in_batch(&bytes[..len]);
             let (mut long, mut key6) = (Packet::NEW, Key6::default());
-            unusual(&bytes[..len], MAC, &mut long, &mut key6);
+            unusual(&bytes[..len], (MAC, false), &mut long, &mut key6);
             prop_assert_eq!(short.verdict, long.verdict);
             prop_assert_eq!(short.lookup, long.lookup);
             if long.lookup == Lookup::V4 {

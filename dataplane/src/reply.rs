@@ -237,6 +237,20 @@ pub fn packet_too_big(frame: &mut impl Frame, layout: &Layout, speaker: Speaker,
     Ok(Answer::PacketTooBig)
 }
 
+/// Turns a packet of a client, of which the end may be missing, into the ICMP error of this type, code and second word about
+/// it: what another station said of it.
+///
+/// # Errors
+/// See [`port_unreachable`].
+pub fn relayed(
+    frame: &mut impl Frame,
+    layout: &Layout,
+    mac: [u8; 6],
+    error: (u8, u8, u32),
+) -> Result<(), DropReason> {
+    icmp_error(frame, layout, Speaker::virtual_address(mac), error)
+}
+
 /// An ARP request that announces `vip` at `mac` to all stations, in keepalived's form: the target MAC address is the
 /// broadcast one.
 pub fn gratuitous_arp(mac: [u8; 6], vip: Ipv4Addr) -> [u8; 42] {

@@ -107,6 +107,7 @@ counted! {
         PortUnreachable = "port_unreachable", "No such service, or no server of it can take the connection.";
         TimeExceeded = "time_exceeded", "The TTL or hop limit ended here.";
         PacketTooBig = "packet_too_big", "Larger than the MTU of the way out, and may not be fragmented.";
+        TunnelError = "tunnel_error", "An ICMP error about a packet in a tunnel, passed on to the client whose packet it was.";
     }
 }
 

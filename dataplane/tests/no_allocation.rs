@@ -5,15 +5,18 @@
 mod support;
 
 use pointsman_dataplane::{
+    mark,
+    prefix::Prefix,
+    routing::SourceNat,
     scheduler::Kind,
-    snapshot::NeighborState,
+    snapshot::{Encapsulation, NeighborState},
     verdict::{Answer, DropReason},
 };
 use support::{
     Lab, Plan, Size, TCP, UDP,
     frames::{
-        ACK, C0, D0, D1, FIN, Ip, R2, RST, SYN, arp_request, echo, ethernet, frame, icmp, solicitation, tcp,
-        udp, udp_packet,
+        ACK, C0, D0, D1, FIN, Ip, R2, RST, SYN, arp_request, echo, ethernet, frame, icmp, icmp_packet,
+        solicitation, tcp, udp, udp_packet,
     },
 };
 
@@ -110,13 +113,82 @@ fn nothing_is_allocated_for_a_hundred_thousand_packets_of_every_kind() {
     assert!(lab.stations[0].shared.stats.cut.get() > 100, "packets were cut");
     let (created, expired, evicted) = lab.lives();
     assert!(created > 1_000 && expired > 100 && evicted > 100, "{created} {expired} {evicted}");
-    for answer in Answer::ALL {
+    // Errors about tunnels have a test of their own.
+    for answer in Answer::ALL.iter().filter(|answer| **answer != Answer::TunnelError) {
         assert!(lab.answers(*answer) > 0, "{answer} was not among them");
     }
     let reasons = [DropReason::FragmentMalformed, DropReason::FragmentUnmatched];
     for reason in [DropReason::FrameTruncated, DropReason::NotOurMac].into_iter().chain(reasons) {
         assert!(lab.drops(reason) > 100, "{reason} was not among them");
     }
+}
+
+#[test]
+fn nothing_is_allocated_for_nat_routed_packets_marks_and_errors_about_tunnels() {
+    let mut plan = Plan::new()
+        .service(VIP, TCP, Kind::Rr, 2)
+        .service("10.0.0.101:80", TCP, Kind::Rr, 1)
+        .service("10.0.0.102:0", TCP, Kind::Rr, 1)
+        .natted(0, 8080)
+        .natted(1, 8081)
+        .tunnelled(2, Encapsulation::Ipip)
+        .natted(3, 0);
+    plan.services[2].mark = Some(7);
+    let mark = std::num::NonZeroU32::new(7).expect("not 0");
+    let destination = Some(Prefix::host([10, 0, 0, 102].into()));
+    let rule = mark::Rule { protocol: None, source: None, destination, ports: None, interface: None, mark };
+    plan.marks.push(rule);
+    let source = Prefix::new([192, 168, 50, 0].into(), 24);
+    plan.source_nat.push(SourceNat { source, port: Some(0), address: [10, 0, 0, 100].into() });
+    let mut lab = Lab::sized(plan, Size { connections: 300, wire: 256, ..Size::default() });
+    let mut frames: Vec<(usize, Vec<u8>)> = Vec::new();
+    for n in 0..100_u16 {
+        let client = format!("10.0.0.2:{}", 2_000 + n);
+        for flags in [SYN, ACK, ACK, FIN | ACK] {
+            for vip in [VIP, "10.0.0.101:80", "10.0.0.102:443"] {
+                frames.push((0, tcp(&client, vip, flags).frame()));
+            }
+            for server in ["192.168.50.12:8081", "192.168.50.11:8080", "192.168.50.11:443", "192.168.50.11:9"]
+            {
+                frames.push((1, ethernet(D1, R2, &tcp(server, &client, flags).packet())));
+            }
+        }
+        let inner = tcp(&client, "10.0.0.101:80", ACK).packet();
+        let (from, to) = ([192, 168, 50, 1].into(), [192, 168, 50, 11].into());
+        let message = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &Ip::default().packet(from, to, 4, &inner)].concat();
+        frames.push((1, ethernet(D1, R2, &icmp_packet(to, from, &message, &Ip::default()))));
+        let quoted = tcp(VIP, &client, ACK).packet();
+        let error = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        frames.push((0, icmp("10.0.0.9", "10.0.0.100", &error, &Ip::default())));
+        let mut ping = echo("192.168.50.12", "10.0.0.2");
+        ping[..12].copy_from_slice(&[D1, R2].concat());
+        frames.push((1, ping));
+    }
+    let round = |lab: &mut Lab| {
+        for batch in frames.chunks(50) {
+            for (port, frame) in batch {
+                assert!(lab.stations[0].wires[*port].push(frame));
+            }
+            lab.wait(200);
+            for _ in 0..3 {
+                lab.stations[0].worker.poll(lab.now);
+            }
+            lab.stations[0].wires.iter_mut().for_each(|wire| while wire.pop().is_some() {});
+        }
+    };
+    round(&mut lab);
+    lab.plan.resolve();
+    round(&mut lab);
+    let seen = allocation_counter::measure(|| (0..20).for_each(|_| round(&mut lab)));
+    assert_eq!((seen.count_total, seen.bytes_total, seen.count_current), (0, 0, 0));
+    let (created, _, evicted) = lab.lives();
+    assert!(
+        created > 1_000 && evicted > 100 && lab.forwarded() > 10_000,
+        "{created} {evicted} {} {:?}",
+        lab.forwarded(),
+        lab.all_drops()
+    );
+    assert!(lab.answers(Answer::TunnelError) > 100);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub trait Key: Copy + Eq + Zeroable + Send + 'static {
     /// The key of packets the other way.
     fn turned(&self) -> Self;
     /// The same with this source address, and this port unless it is 0. `None` if the address is of the other family.
-    fn from_source(&self, address: IpAddr, port: u16) -> Option<Self>;
+    fn with_source_address(&self, address: IpAddr, port: u16) -> Option<Self>;
 }
 
 /// Of an IPv4 connection. Addresses and ports are in the byte order of the wire.
@@ -141,7 +141,7 @@ impl Key for Key4 {
     }
 
     #[inline]
-    fn from_source(&self, address: IpAddr, port: u16) -> Option<Self> {
+    fn with_source_address(&self, address: IpAddr, port: u16) -> Option<Self> {
         let IpAddr::V4(address) = address else { return None };
         let ([a, b, c, d], [.., e, f, g, h]) = (address.octets(), self.addresses());
         Some(Self {
@@ -208,7 +208,7 @@ impl Key for Key6 {
     }
 
     #[inline]
-    fn from_source(&self, address: IpAddr, port: u16) -> Option<Self> {
+    fn with_source_address(&self, address: IpAddr, port: u16) -> Option<Self> {
         let IpAddr::V6(address) = address else { return None };
         Some(Self { client: bytemuck::cast(address.octets()), ports: with_source(self.ports, port), ..*self })
     }
@@ -239,17 +239,17 @@ mod tests {
     #[test]
     fn a_key_turned_round_is_that_of_the_answers() {
         let key = Key4::from_wire([10, 0, 0, 2, 10, 0, 0, 100], [0x1f, 0x90, 0, 80], 6);
-        let answer = key.turned().from_source([192, 168, 50, 11].into(), 8081).unwrap();
+        let answer = key.turned().with_source_address([192, 168, 50, 11].into(), 8081).unwrap();
         let expected = Key4::from_wire([192, 168, 50, 11, 10, 0, 0, 2], [0x1f, 0x91, 0x1f, 0x90], 6);
         assert_eq!(answer, expected);
-        assert_eq!(key.turned().from_source([10, 0, 0, 100].into(), 0), Some(key.turned()));
-        assert_eq!(key.turned().from_source("fd00::1".parse().unwrap(), 1), None);
+        assert_eq!(key.turned().with_source_address([10, 0, 0, 100].into(), 0), Some(key.turned()));
+        assert_eq!(key.turned().with_source_address("fd00::1".parse().unwrap(), 1), None);
         let (client, service): (Ipv6Addr, Ipv6Addr) =
             ("fd00:1::2".parse().unwrap(), "fd00:1::100".parse().unwrap());
         let server: Ipv6Addr = "fd00:50::12".parse().unwrap();
         let key = Key6::from_wire(client.octets(), service.octets(), [0x1f, 0x90, 0, 80], 17);
         let expected = Key6::from_wire(server.octets(), client.octets(), [0x1f, 0x91, 0x1f, 0x90], 17);
-        assert_eq!(key.turned().from_source(server.into(), 8081), Some(expected));
+        assert_eq!(key.turned().with_source_address(server.into(), 8081), Some(expected));
     }
 
     #[test]

@@ -82,7 +82,9 @@ pub fn batch<K: BatchKey, F: Frame>(
         }
         let key = *K::of(&batch.packets[i], &batch.key6, i);
         let packet = &mut batch.packets[i];
-        let found = connections.table.confirm(&key, packet.hash, packet.entry);
+        // An error about a tunnel's packet is none of the client's packets, and does not go to its server.
+        let is_own = packet.layout.kind != Kind::TunnelError;
+        let found = connections.table.confirm(&key, packet.hash, packet.entry).filter(|_| is_own);
         match found.and_then(|entry| follow(connections, entry, packet, &mut batch.key6[i], (now, snapshot)))
         {
             Some(Followed::Destination) => {}

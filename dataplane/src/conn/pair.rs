@@ -30,7 +30,7 @@ impl<K: Key> Connections<K> {
         surroundings: (&Snapshot, &WorkerStats),
     ) -> Result<(), TableFull> {
         let made = *self.table.get(entry);
-        let answers = made.key.turned().from_source(destination.address, destination.port);
+        let answers = made.key.turned().with_source_address(destination.address, destination.port);
         let added = answers
             .is_some_and(|answers| self.add_peer((entry, made), &answers, Role::Server, now, surroundings));
         if added {

@@ -12,6 +12,9 @@ const FLOWING: u8 = 0;
 /// It has had one packet: such flows give way first when the table is full.
 const SINGLE: u8 = 1;
 
+/// How long an echo through source NAT is waited for, as iptables has it.
+const ECHO: Ticks = Ticks::from_secs(30);
+
 /// The states that a packet without handshake leaves as they are, as bits by number.
 pub(crate) const FLOWING_KEEPS: u16 = 1 << FLOWING;
 
@@ -21,6 +24,7 @@ pub fn first(number: u8, direction: Direction, event: u8) -> u8 {
     match number {
         protocol::TCP => tcp::next(direction, TcpState::None, event) as u8,
         protocol::SCTP => sctp::next(direction, SctpState::None, sctp::Event::from_u8(event)) as u8,
+        protocol::ICMP | protocol::ICMPV6 => FLOWING,
         _ => SINGLE,
     }
 }
@@ -51,6 +55,7 @@ pub fn timeout(number: u8, state: u8, timeouts: &Timeouts) -> Ticks {
     match number {
         protocol::TCP => timeouts.tcp[TcpState::from_u8(state) as usize],
         protocol::SCTP => timeouts.sctp[SctpState::from_u8(state) as usize],
+        protocol::ICMP | protocol::ICMPV6 => ECHO,
         _ => timeouts.udp,
     }
 }
@@ -71,6 +76,7 @@ pub fn name(number: u8, state: u8) -> &'static str {
     match number {
         protocol::TCP => TcpState::from_u8(state).name(),
         protocol::SCTP => SctpState::from_u8(state).name(),
+        protocol::ICMP | protocol::ICMPV6 => "ECHO",
         _ => "UDP",
     }
 }

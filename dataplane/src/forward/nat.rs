@@ -43,9 +43,12 @@ impl End {
         8 + 16 * usize::from(self == End::Destination)
     }
 
-    /// Where the port is in a transport header.
-    fn port(self) -> usize {
-        2 * usize::from(self == End::Destination)
+    /// Where the port is in a transport header, or in an echo the identifier that stands for the port of who asks.
+    fn port(self, number: u8) -> usize {
+        match number {
+            protocol::ICMP | protocol::ICMPV6 => 4,
+            _ => 2 * usize::from(self == End::Destination),
+        }
     }
 }
 
@@ -144,11 +147,15 @@ fn readdress(packet: &mut [u8], end: End, to: IpAddr) -> Result<(u8, u32), DropR
 
 /// Writes the port of one end into a transport header and corrects its checksum by that and by `change`.
 fn renumber(segment: &mut [u8], number: u8, end: End, port: u16, change: u32) -> Result<(), DropReason> {
-    let at = end.port();
+    let at = end.port(number);
     let old: [u8; 2] = *segment.get(at..).and_then(<[u8]>::first_chunk).ok_or(DropReason::TransportHeader)?;
     let new = if port == 0 { old } else { port.to_be_bytes() };
-    let change = change + difference(&old, &new);
+    let renumbered = difference(&old, &new);
+    let change = change + renumbered;
     match number {
+        // No pseudo-header.
+        protocol::ICMP => correct(segment, 2, renumbered, false)?,
+        protocol::ICMPV6 => correct(segment, 2, change, false)?,
         protocol::TCP => correct(segment, 16, change, false)?,
         protocol::UDP => correct(segment, 6, change, true)?,
         protocol::SCTP if old != new => {
@@ -205,10 +212,10 @@ fn translate_error(
     let after = pseudo(packet);
     let message = &mut packet[l4..];
     let quoted = &mut message[icmp::HEADER_LEN..];
-    readdress(quoted, end.other(), to.0)?;
+    let (number, _) = readdress(quoted, end.other(), to.0)?;
     let header = quoted_header(quoted)?;
     if to.1 != 0 {
-        let at = header + end.other().port();
+        let at = header + end.other().port(number);
         let field = quoted.get_mut(at..at + 2).ok_or(DropReason::TransportHeader)?;
         field.copy_from_slice(&to.1.to_be_bytes());
     }

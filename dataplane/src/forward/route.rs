@@ -106,7 +106,7 @@ fn free_port<K: Asked>(
     let others =
         (0..TRIES).map(|n| (FIRST_PORT + (hash >> 16).wrapping_add(n.wrapping_mul(0x9e37)) % range) as u16);
     std::iter::once(own).filter(|port| *port != 0).chain(others).find_map(|port| {
-        let answers = key.from_source(rule.address, port)?.turned();
+        let answers = key.with_source_address(rule.address, port)?.turned();
         let is_services = answers.service(&snapshot.service_index, port).is_some();
         let taken =
             is_services || connections.table.find(&answers, connections.table.hash(&answers)).is_some();
@@ -162,11 +162,14 @@ pub fn address(frame: &[u8], layout: &Layout, end: End) -> Option<IpAddr> {
     Some(octets.into())
 }
 
+/// What changes of a packet that is routed: one end, to an address and a port.
+type Change = (End, (IpAddr, u16));
+
 /// Forwards frame `i` by a next hop, with one end changed.
 fn send<F: Frame>(
     batch: &mut Batch<F>,
     i: usize,
-    (number, change): (u32, Option<(End, (IpAddr, u16))>),
+    (number, change): (u32, Option<Change>),
     context: &mut Context<'_>,
 ) {
     let Packet { layout, .. } = batch.packets[i];

@@ -6,19 +6,21 @@
 //! packet inside IPv4 travels without DF, and so does every packet where the switch `pmtu_disc` is off. IP in IP: RFC 2003 and RFC 2473; GRE: RFC 2784; generic UDP encapsulation:
 //! draft-ietf-intarea-gue, version 0 without optional fields.
 
+mod errors;
 mod mss;
 mod usual;
 
+pub use errors::{others, quoted_flow, relay};
 pub use usual::{Template, batch};
 
 use crate::{
     batch::Layout,
     policy::Policies,
     port::Frame,
-    snapshot::{Encapsulation, Snapshot, Tunnel},
+    snapshot::{Encapsulation, Tunnel},
     time::Nanos,
     verdict::DropReason,
-    wire::{checksum, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp},
+    wire::{checksum, ethernet, ipv4, ipv6, protocol, tcp, udp},
 };
 use std::{net::IpAddr, sync::atomic::Ordering};
 
@@ -74,57 +76,6 @@ impl Tunnel {
     }
 }
 
-/// Takes the MTU from an ICMP error about a packet of one of our tunnels: "fragmentation needed" (RFC 1191) or "packet too
-/// big" (RFC 8201). `packet` begins with the IP header of the error, which came to the address that the packet was from;
-/// whatever else it is leaves everything as it is. An MTU below what the original accepts, 552 bytes or 1280 with IPv6,
-/// counts as that.
-#[cold]
-pub fn learn(packet: &[u8], layout: &Layout, snapshot: &Snapshot, now: Nanos) {
-    let message = usize::from(layout.l4 - layout.l3)..usize::from(layout.ip_len());
-    let Some(message) = packet.get(message).filter(|message| checksum_ok(packet, message, layout.v6)) else {
-        return;
-    };
-    let learned = if layout.v6 { too_big_v6(packet, message) } else { too_big_v4(packet, message) };
-    if let Some((to, mtu)) = learned
-        && let Some(path) = snapshot.paths.get(&to)
-        && mtu < path.get(now)
-    {
-        path.learn(mtu, now);
-    }
-}
-
-fn checksum_ok(packet: &[u8], message: &[u8], v6: bool) -> bool {
-    let pseudo = match ipv6::Ipv6::new(packet).filter(|_| v6) {
-        Some(ip) => {
-            checksum::pseudo_v6(ip.source(), ip.destination(), protocol::ICMPV6, message.len() as u32)
-        }
-        None => 0,
-    };
-    checksum::transport_ok(pseudo, message)
-}
-
-/// Whom the packet was for that was too big, and what would not have been.
-fn too_big_v4(packet: &[u8], message: &[u8]) -> Option<(IpAddr, u16)> {
-    const LEAST: u16 = 552;
-    let message = icmp::Icmp::new(message)?;
-    let [_, _, high, low] = message.rest().to_be_bytes();
-    let quoted = ipv4::Ipv4::new(message.payload())?;
-    let is_ours = ipv4::Ipv4::new(packet)?.destination() == quoted.source()
-        && matches!(quoted.protocol(), protocol::IPIP | protocol::IPV6 | protocol::UDP | protocol::GRE);
-    (is_ours && (message.kind(), message.code()) == (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED))
-        .then(|| (quoted.destination().into(), u16::from_be_bytes([high, low]).max(LEAST)))
-}
-
-fn too_big_v6(packet: &[u8], message: &[u8]) -> Option<(IpAddr, u16)> {
-    const LEAST: u32 = 1280;
-    let message = icmpv6::Icmpv6::new(message)?;
-    let mtu = message.rest().clamp(LEAST, u32::from(u16::MAX));
-    let quoted = ipv6::Ipv6::new(message.payload())?;
-    let is_ours = ipv6::Ipv6::new(packet)?.destination() == quoted.source()
-        && matches!(quoted.next_header(), protocol::IPIP | protocol::IPV6 | protocol::UDP | protocol::GRE);
-    (is_ours && message.kind() == icmpv6::PACKET_TOO_BIG).then(|| (quoted.destination().into(), mtu as u16))
-}
-
 /// What an outer header takes from the packet inside.
 struct Inner {
     class: u8,
@@ -147,7 +98,7 @@ pub fn wrap(
     policies: &Policies,
 ) -> Result<(), DropReason> {
     let (l3, end) = (usize::from(layout.l3), usize::from(layout.end));
-    if policies.clamp_mss && layout.tcp_flags & tcp::SYN != 0 {
+    if policies.clamp_mss && layout.event & tcp::SYN != 0 {
         mss::clamp(frame.data_mut(), layout, mtu);
     }
     let mut inner = inner(frame.data().get(l3..).unwrap_or_default(), layout.v6)?;

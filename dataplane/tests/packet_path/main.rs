@@ -16,5 +16,6 @@ mod source_nat;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;
+mod tunnel_errors;
 mod tunnels;
 mod workers;

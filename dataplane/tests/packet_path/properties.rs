@@ -13,6 +13,8 @@ use pointsman_dataplane::{
     batch::{Batch, Kind, Lookup},
     conn::table::Table,
     parse::{self, Keys},
+    prefix::Prefix,
+    routing::{Routing, SourceNat},
     scheduler,
     snapshot::{PortFacts, Presence, Snapshot},
     time::Nanos,
@@ -20,7 +22,7 @@ use pointsman_dataplane::{
 };
 use pointsman_hugepages::{Pool, PoolOptions};
 use proptest::{collection::vec, prelude::*, sample::Index};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 const VIP: &str = "10.0.0.100:80";
 const VIP6: &str = "[fd00:1::100]:80";
@@ -123,7 +125,10 @@ fn parsed(frame: &[u8]) -> (String, String) {
     let tables =
         (Table::new(1, 0, &ordinary()).expect("memory"), Table::new(1, 0, &ordinary()).expect("memory"));
     let port = PortFacts { name: "d0".into(), mac: D0, mtu: 1500, ..PortFacts::default() };
-    let snapshot = Snapshot { ports: [port].into(), ..Snapshot::default() };
+    // With source NAT, echoes are looked up as flows are.
+    let rule = SourceNat { source: Prefix::host([9; 4].into()), port: None, address: [8; 4].into() };
+    let routing = Arc::new(Routing { source_nat: [rule].into(), ..Routing::default() });
+    let snapshot = Snapshot { ports: [port].into(), routing, ..Snapshot::default() };
     parse::batch(&mut batch, (&snapshot, Nanos(0)), (0, 1), (&tables.0, &tables.1));
     let packet = &batch.packets[0];
     let long = match parse::frame(frame, D0, &mut keys) {

@@ -145,6 +145,35 @@ fn the_ports_to_one_station_come_to_an_end_and_that_is_counted() {
 }
 
 #[test]
+fn a_ping_leaves_by_the_rule_and_its_answer_comes_back_to_who_asked() {
+    for workers in [1, 2, 3] {
+        let mut lab = Lab::sized(with_rule(), Size { workers, ..Size::default() });
+        let ping = |kind: u8, from: &str, to: &str, id: u16, ttl: u8| {
+            let [a, b] = id.to_be_bytes();
+            let message = [&[kind, 0, 0, 0, a, b, 0, 1][..], b"abcdefgh"].concat();
+            icmp_packet(from.parse().unwrap(), to.parse().unwrap(), &message, &Ip { ttl, ..Ip::default() })
+        };
+        let mut ids = Vec::new();
+        for server in ["192.168.50.11", "192.168.50.12"] {
+            let out = lab.send_by(1, &[ethernet(D1, R1, &ping(8, server, "10.0.0.2", 5, 64))]);
+            let id = u16::from_be_bytes([out[0][38], out[0][39]]);
+            assert_eq!(out[0][14..], ping(8, "10.0.0.100", "10.0.0.2", id, 63), "{workers} workers");
+            ids.push(id);
+        }
+        assert!(ids[0] == 5 && ids[1] != 5, "{ids:?}");
+        for (server, id) in ["192.168.50.11", "192.168.50.12"].into_iter().zip(ids) {
+            let out = lab.send(&[ethernet(D0, C0, &ping(0, "10.0.0.2", "10.0.0.100", id, 64))]);
+            assert_eq!(out[0][14..], ping(0, "10.0.0.2", server, 5, 63), "{workers} workers");
+        }
+        // The virtual address itself answers pings as ever.
+        assert_eq!(lab.says(echo("10.0.0.2", "10.0.0.100")).len(), 1);
+        lab.run(31_000);
+        assert_eq!(lab.connections(), 0);
+        lab.assert_accounted(0);
+    }
+}
+
+#[test]
 fn errors_about_translated_packets_find_the_sender() {
     for workers in [1, 2] {
         let mut lab = Lab::sized(with_rule(), Size { workers, ..Size::default() });

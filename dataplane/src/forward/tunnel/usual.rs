@@ -93,7 +93,7 @@ fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> 
         || packet.layout.v6
         || mtu < LEAST_V4 + ADDED
         || ip_len > mtu - ADDED
-        || (policies.clamp_mss && packet.layout.tcp_flags & tcp::SYN != 0)
+        || (policies.clamp_mss && packet.layout.event & tcp::SYN != 0)
     {
         return None;
     }
