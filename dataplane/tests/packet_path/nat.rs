@@ -140,7 +140,8 @@ fn ipv6_is_translated_too() {
 /// An ICMP error (type, code, second word) that quotes a packet whole.
 fn error(source: &str, destination: &str, head: [u8; 8], quoted: &[u8], ttl: u8) -> Vec<u8> {
     let message = [&head[..], quoted].concat();
-    let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+    let (source, destination) =
+        (source.parse().expect("an address"), destination.parse().expect("an address"));
     icmp_packet(source, destination, &message, &Ip { ttl, ..Ip::default() })
 }
 
