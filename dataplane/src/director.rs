@@ -275,7 +275,8 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
             None => {}
         }
     }
-    if layout.kind == Kind::IcmpError || layout.kind.is_echo() {
+    let scheduled = layout.kind == Kind::IcmpError && context.snapshot.policies.schedule_icmp;
+    if (layout.kind == Kind::IcmpError && !scheduled) || layout.kind.is_echo() {
         return message(batch, i, key, (connections, recent), context);
     }
     let marked = of_mark(key, port, context.snapshot);
@@ -289,14 +290,36 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
     if is_own(batch.frames[i].data(), port, context.snapshot) {
         return batch.packets[i].drop(DropReason::LoopDetected);
     }
+    open(batch, i, key, (connections, recent), (known, scheduled), context);
+}
+
+/// A packet to a virtual address that is of no connection: it may open one. `known`: its service, if that was looked for.
+/// `scheduled`: it does so though it is an ICMP error.
+#[inline]
+fn open<'a, K: Asked + BatchKey, F: Frame>(
+    batch: &mut Batch<F>,
+    i: usize,
+    key: &K,
+    (connections, recent): (&mut Connections<K>, &mut Recent<'a, K>),
+    (known, scheduled): (Option<&'a Service>, bool),
+    context: &mut Context<'a>,
+) {
+    let Packet { layout, hash, .. } = batch.packets[i];
     // Another worker may have had the first, which will come: what opens a connection by any packet need not wait for it.
     if layout.kind == Kind::Fragment && key.protocol() != protocol::UDP {
         return batch.packets[i].drop(DropReason::FragmentUnmatched);
     }
     let service = known.or_else(|| recent.find_service(key, context.snapshot));
-    let Some(service) = service.filter(|_| opens(key, layout.event, &context.snapshot.policies)) else {
-        return no_service(batch, i, key.protocol(), context);
+    let Some(service) = service.filter(|_| scheduled || opens(key, layout.event, &context.snapshot.policies))
+    else {
+        return match scheduled {
+            true => batch.packets[i].verdict = other(batch, i, context),
+            false => no_service(batch, i, key.protocol(), context),
+        };
     };
+    if connections.drops_new() {
+        return batch.packets[i].drop(DropReason::DropPacket);
+    }
     let opening = Opening { key, hash, now: context.now.ticks() };
     let (slot, template) = if service.pending || service.one_packet || service.persistence.is_some() {
         match special(batch, i, (service, &opening), context) {
@@ -315,7 +338,10 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
     let first_packet = (layout.event, layout.ip_len());
     let surroundings = (context.snapshot, &context.shared.stats);
     match connections.create((key, hash), (slot, template), first_packet, opening.now, surroundings) {
-        Ok(_) => {
+        Ok(entry) => {
+            if scheduled {
+                connections.has_no_packet(entry, opening.now, context.snapshot);
+            }
             recent.add(hash);
             batch.packets[i].destination = slot;
         }
@@ -432,9 +458,13 @@ fn stay<K: Asked>(
         port: if to_all_ports { 0 } else { target.port() },
     };
     let destination = |slot: u32| snapshot.destinations.get(slot as usize);
+    let quiescent_ends = snapshot.policies.expire_quiescent_template;
     let is_usable = |slot, generation| {
-        destination(slot)
-            .is_some_and(|found| found.generation == generation && found.presence == Presence::Present)
+        destination(slot).is_some_and(|found| {
+            found.generation == generation
+                && found.presence == Presence::Present
+                && !(quiescent_ends && found.shared.weight() == 0)
+        })
     };
     let pick = || {
         let slot = service.scheduler.pick(opening)?;

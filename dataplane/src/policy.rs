@@ -64,7 +64,8 @@ pub struct Policies {
     pub nat_icmp_send: bool,
     /// A tunnel's outer header says "don't fragment" where the inner one does; else none does.
     pub pmtu_disc: bool,
-    /// ICMP echo requests to a virtual address are scheduled as connections, not answered.
+    /// An ICMP error about a flow of a virtual service that is no connection's is scheduled as the flow would be: it finds
+    /// the server of a flow that another director of the same table (`sh`, `mh`) balances.
     pub schedule_icmp: bool,
     /// Packets that arrive in IP in IP are not looked into. The original marks a packet of a protocol that it does not balance,
     /// and the packet that the host then unwraps keeps the mark and is not balanced. Here what the host unwraps never comes

@@ -210,6 +210,7 @@ struct Counts {
     upper: AtomicU32,
     lower: AtomicU32,
     overloaded: AtomicBool,
+    weight: AtomicU32,
     last_weight: AtomicU32,
 }
 
@@ -239,11 +240,17 @@ impl DestinationShared {
         self.weigh();
     }
 
-    /// Remembers the last weight above 0 that the destination was given.
+    /// Remembers the weight that the destination was given, and the last one above 0.
     pub fn weighs(&self, weight: u32) {
+        self.counts.weight.store(weight, Relaxed);
         if weight > 0 {
             self.counts.last_weight.store(weight, Relaxed);
         }
+    }
+
+    /// Its weight; 0: quiesced.
+    pub fn weight(&self) -> u32 {
+        self.counts.weight.load(Relaxed)
     }
 
     /// The last weight above 0; 0 if there was none.

@@ -83,6 +83,7 @@ counted! {
         NeighborQueueFull = "neighbor_queue_full", "Too many packets waited for next hops to answer ARP or neighbour discovery, or packets went to too many stations of a link: a scan.";
         TooBig = "too_big", "Larger than the MTU of the way out, and no fragments can be made of it.";
         TunnelMtu = "tunnel_mtu", "The path to a tunnelled server carries no packet of 68 bytes (IPv6: 1280) with the tunnel's headers: check the MTU on the way.";
+        DropPacket = "drop_packet", "The policy `drop_packet` took it: one of so many packets that would open a connection, while it works.";
         TableFull = "table_full", "The connection table is full of established connections; raise `connections` in the configuration.";
         PortsExhausted = "ports_exhausted", "Source NAT found no free port for a connection to this station: its address has too many to it; use another address for some of the senders.";
         AnswerRateLimited = "answer_rate_limited", "An ICMP error was due, but more than 1000 a second were: a flood or a scan.";

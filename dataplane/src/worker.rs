@@ -266,6 +266,7 @@ impl<P: Port> Worker<P> {
             snapshot.templates.expire(now, TEMPLATE_BUDGET);
         }
         let swept = self.v4.sweep(now, snapshot) + self.v6.sweep(now, snapshot);
+        let swept = swept + self.v4.defend(now, snapshot, stats) + self.v6.defend(now, snapshot, stats);
         swept + self.v4.expire(now, snapshot, stats) + self.v6.expire(now, snapshot, stats)
     }
 

@@ -4,6 +4,7 @@ use super::{
     Connections,
     key::{Key, Key4, Key6},
     pair::is_valid,
+    sctp::Event,
     table::Role,
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     snapshot::{Presence, Snapshot},
     time::{Nanos, Ticks},
     verdict::DropReason,
-    wire::tcp,
+    wire::{protocol, tcp},
 };
 use arrayvec::ArrayVec;
 
@@ -147,6 +148,16 @@ pub enum Followed {
     Translated,
 }
 
+/// Whether a packet of a flow begins a connection: TCP's SYN, SCTP's INIT.
+fn begins(number: u8, kind: Kind, event: u8) -> bool {
+    let begins = match number {
+        protocol::TCP => event & (tcp::SYN | tcp::RST) == tcp::SYN,
+        protocol::SCTP => Event::from_u8(event).opens(false),
+        _ => false,
+    };
+    begins && kind == Kind::Flow
+}
+
 /// Counts a packet of the connection of an entry and says where it goes; `None` if the connection is no more: its service
 /// was deleted, or a SYN begins a new one in its place. `key6` is the packet's, if it has one.
 pub fn follow<K: BatchKey>(
@@ -164,16 +175,22 @@ pub fn follow<K: BatchKey>(
         connections.end(first, ticks, snapshot);
         return None;
     }
+    let destination = snapshot.destinations.get(slot as usize);
+    let quiesced = destination.is_some_and(|destination| destination.shared.weight() == 0);
     if role.is_first()
-        && layout.event & (tcp::SYN | tcp::RST) == tcp::SYN
-        && connections.is_reused_by_syn(first)
+        && begins(connections.table.get(first).key.protocol(), layout.kind, layout.event)
+        && connections.is_reused(first, quiesced && role == Role::Client, &snapshot.policies)
     {
         connections.end(first, ticks, snapshot);
         return None;
     }
-    let presence = snapshot.destinations.get(slot as usize).map(|destination| destination.presence);
-    if role == Role::Client && presence == Some(Presence::Removed) {
-        return Some(Followed::Drop(DropReason::DestinationRemoved));
+    let removed = destination.is_some_and(|destination| destination.presence == Presence::Removed);
+    if role == Role::Client && removed {
+        if !snapshot.policies.expire_nodest_conn {
+            return Some(Followed::Drop(DropReason::DestinationRemoved));
+        }
+        connections.end(first, ticks, snapshot);
+        return None;
     }
     if matches!(layout.kind, Kind::IcmpError | Kind::Fragment) {
         // An error is no sign of life, and a later fragment none that the first was not: they count, but keep nothing up.

@@ -3,6 +3,7 @@
 //! [`Connections`] is what one worker keeps of one address family: the [`table`], and a wheel that ends connections.
 //! A hit stores *last seen* and two counters and nothing else unless the state changes.
 
+mod defence;
 pub mod key;
 mod lists;
 pub mod lookup;
@@ -17,9 +18,11 @@ mod wheel;
 
 use crate::{
     limits::EXPIRE_BUDGET,
+    policy::Policies,
     snapshot::{Destination, Method, Presence, Snapshot, Timeouts},
     stats::WorkerStats,
     time::Ticks,
+    wire::protocol,
 };
 use arrayvec::ArrayVec;
 use key::Key;
@@ -42,6 +45,7 @@ pub struct Connections<K: Key> {
     sweep: sweep::Sweep,
     /// Entries that are for the other direction of a connection.
     peers: usize,
+    defences: defence::Defences,
 }
 
 /// Connections whose time has come, with the hashes of their keys.
@@ -64,6 +68,7 @@ impl<K: Key> Connections<K> {
             turn: 0,
             sweep: sweep::Sweep::default(),
             peers: 0,
+            defences: defence::Defences::default(),
         })
     }
 
@@ -132,7 +137,7 @@ impl<K: Key> Connections<K> {
         made.count(bytes);
         let direction =
             if destination.method == Method::Nat { Direction::Input } else { Direction::InputOnly };
-        made.state = state::first(key.protocol(), direction, event);
+        made.state = state::first(key.protocol(), direction, event, self.is_secure(snapshot));
         destination.shared.connected(is_active(&made));
         self.put(entry, made, now, snapshot);
         if destination.method == Method::Nat {
@@ -143,6 +148,11 @@ impl<K: Key> Connections<K> {
             counters.connections.add(1);
         }
         Ok(entry)
+    }
+
+    /// Has a connection that was just made wait for its first packet: what made it was none.
+    pub fn has_no_packet(&mut self, entry: u32, now: Ticks, snapshot: &Snapshot) {
+        self.changed(entry, state::NONE, now, snapshot);
     }
 
     /// Writes an entry that was taken, and puts it into the list that its state asks for.
@@ -183,7 +193,8 @@ impl<K: Key> Connections<K> {
             (true, _) => Direction::Input,
             (false, _) => Direction::Output,
         };
-        let state = state::next(touched.key.protocol(), direction, old, event);
+        let protocol = touched.key.protocol();
+        let state = state::next(protocol, direction, old, event, self.is_secure(snapshot));
         let first = if is_first { entry } else { peer };
         if state == old && !Wheel::is_half_open(self.table.get(first)) {
             self.table.get_mut(entry).last_seen = now;
@@ -221,13 +232,22 @@ impl<K: Key> Connections<K> {
         }
     }
 
-    /// Whether a SYN of this connection begins a new one in its place, as with the original's `conn_reuse_mode` 1: its
-    /// state is TIME_WAIT or CLOSE, and it is of no template.
-    pub fn is_reused_by_syn(&self, entry: u32) -> bool {
+    /// Whether a packet that opens a connection begins a new one in the place of this one (`conn_reuse_mode`): TCP's state
+    /// is TIME_WAIT or CLOSE, by bit 1 also FIN_WAIT where only the client is seen, SCTP's is CLOSED, and it is of no
+    /// template; with `expire_nodest_conn` also if its server is `quiesced`.
+    pub fn is_reused(&self, entry: u32, quiesced: bool, policies: &Policies) -> bool {
         let entry = self.table.get(entry);
-        entry.key.protocol() == crate::wire::protocol::TCP
-            && !entry.template.is_some()
-            && matches!(TcpState::from_u8(entry.state), TcpState::TimeWait | TcpState::Close)
+        let over = match entry.key.protocol() {
+            protocol::TCP => match TcpState::from_u8(entry.state) {
+                TcpState::TimeWait | TcpState::Close => true,
+                TcpState::FinWait => policies.conn_reuse_mode & 2 != 0 && entry.peer == NONE,
+                _ => false,
+            },
+            protocol::SCTP => SctpState::from_u8(entry.state) == SctpState::Closed,
+            _ => false,
+        };
+        policies.conn_reuse_mode != 0
+            && ((policies.expire_nodest_conn && quiesced) || (over && !entry.template.is_some()))
     }
 
     /// Ends a connection now.
@@ -327,6 +347,7 @@ impl<K: Key> Connections<K> {
         let timeouts = &snapshot.timeouts;
         let mut queues = [
             (HalfOpen::Tcp, timeouts.tcp[TcpState::SynReceived as usize]),
+            (HalfOpen::TcpSynAck, timeouts.tcp[TcpState::SynAck as usize]),
             (HalfOpen::Udp, timeouts.udp),
             (HalfOpen::Sctp, timeouts.sctp[SctpState::Init1 as usize]),
         ];

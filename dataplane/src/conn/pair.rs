@@ -114,7 +114,7 @@ impl<K: Key> Connections<K> {
         let mut made = Entry::new(key);
         (made.role, made.last_seen, made.destination) = (Role::Outbound, now, NONE);
         made.count(bytes);
-        made.state = state::first(key.protocol(), Direction::Input, event);
+        made.state = state::first(key.protocol(), Direction::Input, event, self.is_secure(snapshot));
         self.put(entry, made, now, snapshot);
         if !self.add_peer((entry, made), answers, Role::Inbound, now, (snapshot, stats)) {
             self.end(entry, now, snapshot);

@@ -12,17 +12,21 @@ const FLOWING: u8 = 0;
 /// It has had one packet: such flows give way first when the table is full.
 const SINGLE: u8 = 1;
 
+/// That of each protocol before its first packet, in which a connection lives shortly: TCP's and SCTP's NONE.
+pub(super) const NONE: u8 = 0;
+
 /// How long an echo through source NAT is waited for, as iptables has it.
 const ECHO: Ticks = Ticks::from_secs(30);
 
 /// The states that a packet without handshake leaves as they are, as bits by number.
 pub(crate) const FLOWING_KEEPS: u16 = 1 << FLOWING;
 
-/// The state of a new connection after its first packet. `event`: see [`crate::batch::Layout::event`].
+/// The state of a new connection after its first packet. `event`: see [`crate::batch::Layout::event`]; `secure`: by the
+/// states of the policy `secure_tcp`.
 #[inline]
-pub fn first(number: u8, direction: Direction, event: u8) -> u8 {
+pub fn first(number: u8, direction: Direction, event: u8, secure: bool) -> u8 {
     match number {
-        protocol::TCP => tcp::next(direction, TcpState::None, event) as u8,
+        protocol::TCP => next(number, direction, TcpState::None as u8, event, secure),
         protocol::SCTP => sctp::next(direction, SctpState::None, sctp::Event::from_u8(event)) as u8,
         protocol::ICMP | protocol::ICMPV6 => FLOWING,
         _ => SINGLE,
@@ -31,8 +35,9 @@ pub fn first(number: u8, direction: Direction, event: u8) -> u8 {
 
 /// The state after a packet.
 #[inline]
-pub fn next(number: u8, direction: Direction, state: u8, event: u8) -> u8 {
+pub fn next(number: u8, direction: Direction, state: u8, event: u8, secure: bool) -> u8 {
     match number {
+        protocol::TCP if secure => tcp::next_secure(direction, TcpState::from_u8(state), event) as u8,
         protocol::TCP => tcp::next(direction, TcpState::from_u8(state), event) as u8,
         protocol::SCTP => sctp::next(direction, SctpState::from_u8(state), sctp::Event::from_u8(event)) as u8,
         _ => FLOWING,
@@ -64,7 +69,8 @@ pub fn timeout(number: u8, state: u8, timeouts: &Timeouts) -> Ticks {
 #[inline]
 pub(super) fn half_open_queue(number: u8, state: u8) -> Option<HalfOpen> {
     match number {
-        protocol::TCP => (state == TcpState::SynReceived as u8).then_some(HalfOpen::Tcp),
+        protocol::TCP if state == TcpState::SynReceived as u8 => Some(HalfOpen::Tcp),
+        protocol::TCP => (state == TcpState::SynAck as u8).then_some(HalfOpen::TcpSynAck),
         // The first of its half-open states, which alone has a time of its own.
         protocol::SCTP => (state == SctpState::Init1 as u8).then_some(HalfOpen::Sctp),
         _ => (state == SINGLE).then_some(HalfOpen::Udp),

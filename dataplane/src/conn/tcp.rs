@@ -157,6 +157,19 @@ pub fn next(direction: Direction, state: TcpState, flags: u8) -> TcpState {
     NEXT[direction as usize][EVENTS[usize::from(flags & 0x1f)] as usize][state as usize]
 }
 
+/// [`next`] by the policy `secure_tcp`: what a client says alone does not make a half-open connection an established one.
+pub fn next_secure(direction: Direction, state: TcpState, flags: u8) -> TcpState {
+    let usual = next(direction, state, flags);
+    match (direction, event_of(flags), state) {
+        (Direction::Input, Event::Syn | Event::Fin | Event::Ack, SA) => SA,
+        (Direction::Input, Event::Rst, SA) => CL,
+        (Direction::Input, Event::Ack, SR) => SR,
+        (Direction::Output, Event::Syn, SR | SA) => SA,
+        (Direction::InputOnly, Event::Syn, NO | FW | TW | CL | CW | LA | LI | SA) => SA,
+        _ => usual,
+    }
+}
+
 /// The states that a segment with `flags` leaves as they are wherever it comes from, as bits by number. None for a SYN,
 /// which may begin a new connection in any state, and never that of a half-open connection.
 #[inline]
@@ -175,7 +188,7 @@ static KEPT: [u16; 256] = {
             let [input, output, input_only] =
                 [NEXT[0][event][state], NEXT[1][event][state], NEXT[2][event][state]];
             let stays = input as usize == state && output as usize == state && input_only as usize == state;
-            if stays && flags as u8 & SYN == 0 && state != SR as usize {
+            if stays && flags as u8 & SYN == 0 && state != SR as usize && state != SA as usize {
                 kept[flags] |= 1 << state;
             }
             state += 1;
@@ -292,6 +305,28 @@ mod tests {
     }
 
     #[test]
+    fn secure_tcp_differs_where_the_specification_says() {
+        // "IN: SA stays SA on syn/fin/ack, SA rst->CL, SR ack->SR. OUT: SR/SA syn->SA. IN-ONLY syn: NO,FW,TW,CL,CW,LA,LI,SA->SA."
+        let mut different = Vec::new();
+        for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
+            for (event, flags) in [("syn", 2), ("fin", 1), ("ack", 16), ("rst", 4)] {
+                for state in TcpState::ALL {
+                    let secure = next_secure(direction, state, flags);
+                    if secure != next(direction, state, flags) {
+                        different.push(format!("{direction:?} {event} {} {}", state.name(), secure.name()));
+                    }
+                }
+            }
+        }
+        let expected = "\
+Input syn SYNACK SYNACK,Input fin SYNACK SYNACK,Input ack SYN_RECV SYN_RECV,Input ack SYNACK SYNACK,Input rst SYNACK CLOSE,\
+Output syn SYN_RECV SYNACK,Output syn SYNACK SYNACK,\
+InputOnly syn NONE SYNACK,InputOnly syn FIN_WAIT SYNACK,InputOnly syn TIME_WAIT SYNACK,InputOnly syn CLOSE SYNACK,\
+InputOnly syn CLOSE_WAIT SYNACK,InputOnly syn LAST_ACK SYNACK,InputOnly syn LISTEN SYNACK,InputOnly syn SYNACK SYNACK";
+        assert_eq!(different, expected.split(',').collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_segment_without_flags_closes() {
         for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
             for from in TcpState::ALL {
@@ -309,7 +344,7 @@ mod tests {
                 let directions = [Direction::Input, Direction::Output, Direction::InputOnly];
                 let stays = directions.iter().all(|direction| next(*direction, state, flags) == state)
                     && flags & SYN == 0
-                    && state != TcpState::SynReceived;
+                    && !matches!(state, TcpState::SynReceived | TcpState::SynAck);
                 assert_eq!(kept(flags) >> state as u8 & 1 == 1, stays, "{flags:02x} in {state:?}");
             }
         }

@@ -33,10 +33,11 @@ pub(super) enum HalfOpen {
     Tcp = 0,
     Udp = 1,
     Sctp = 2,
+    TcpSynAck = 3,
 }
 
 impl HalfOpen {
-    pub(super) const ALL: [HalfOpen; 3] = [HalfOpen::Tcp, HalfOpen::Udp, HalfOpen::Sctp];
+    pub(super) const ALL: [HalfOpen; 4] = [HalfOpen::Tcp, HalfOpen::Udp, HalfOpen::Sctp, HalfOpen::TcpSynAck];
 }
 
 /// Which lanes of a queue have connections, and whose turn it is.

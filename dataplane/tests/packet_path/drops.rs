@@ -207,6 +207,7 @@ fn every_reason_has_a_test_that_causes_it() {
         (IcmpUnmatched, "an_icmp_error_about_no_connection_is_counted_and_ends"),
         (NotAnswerable, "no_icmp_error_is_sent_about_an_icmp_error"),
         (ExceptionRingFull, "what_the_host_does_not_take_is_dropped_and_counted_and_nothing_else_is"),
+        (DropPacket, "drop_packet_takes_each_so_manieth_that_would_open_a_connection"),
         (PortsExhausted, "the_ports_to_one_station_come_to_an_end_and_that_is_counted"),
         (HandoffRingFull, "frames_for_an_owner_that_is_behind_are_dropped_and_counted"),
     ];
@@ -220,6 +221,7 @@ fn every_reason_has_a_test_that_causes_it() {
         + include_str!("exception.rs")
         + include_str!("fragments.rs")
         + include_str!("neighbors.rs")
+        + include_str!("policies.rs")
         + include_str!("source_nat.rs")
         + include_str!("tunnels.rs")
         + include_str!("workers.rs");

@@ -10,6 +10,7 @@ mod fragments;
 mod nat;
 mod neighbors;
 mod persistence;
+mod policies;
 mod properties;
 mod schedulers;
 mod source_nat;
