@@ -25,9 +25,9 @@ use crate::{
     policy::Policies,
     port::Frame,
     rate::TokenBucket,
-    reply,
+    reply::{self, Speaker},
     scheduler::Opening,
-    snapshot::{Method, Persistence, Presence, Service, Snapshot},
+    snapshot::{Method, Persistence, Presence, Service, ServiceKey, Snapshot},
     time::Nanos,
     verdict::{Answer, DropReason, Verdict},
     wire::{arp, icmpv6, protocol, tcp},
@@ -213,10 +213,24 @@ fn no_business<K: Asked + BatchKey, F: Frame>(
         batch.packets[i].verdict = tunnel::others(batch.frames[i].data(), &batch.packets[i].layout, context);
     } else if route::is_loop(batch, i, context.snapshot) {
         batch.packets[i].drop(DropReason::LoopDetected);
+    } else if context.snapshot.policies.nat_icmp_send && answers_nothing(batch, i, key, context.snapshot) {
+        route::error(batch, i, context, |frame, layout, at| reply::port_unreachable(frame, layout, at));
     } else {
         recent.add(batch.packets[i].hash);
         route::flow(batch, i, key, connections, context);
     }
+}
+
+/// Whether a packet is from a NATed server's service, and no reset: an answer to a connection that there is not.
+fn answers_nothing<K: Asked, F: Frame>(batch: &Batch<F>, i: usize, key: &K, snapshot: &Snapshot) -> bool {
+    let (source, layout) = (key.client(), batch.packets[i].layout);
+    let from = ServiceKey { protocol: key.protocol(), address: source.ip(), port: source.port() };
+    let resets = match key.protocol() {
+        protocol::TCP => layout.event & tcp::RST != 0,
+        protocol::SCTP => sctp::Event::from_u8(layout.event) == sctp::Event::Abort,
+        _ => false,
+    };
+    layout.kind == Kind::Flow && !resets && snapshot.routing.real_services.get(&from).is_some()
 }
 
 /// An ICMP message of no connection: an echo request of a station behind the director may leave by a rule of source NAT.
@@ -522,7 +536,9 @@ fn no_service<F: Frame>(batch: &mut Batch<F>, i: usize, number: u8, context: &mu
 
 fn port_unreachable<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) {
     let layout = batch.packets[i].layout;
-    context.icmp_error(batch, i, |batch, mac| reply::port_unreachable(&mut batch.frames[i], &layout, mac));
+    context.icmp_error(batch, i, |batch, mac| {
+        reply::port_unreachable(&mut batch.frames[i], &layout, Speaker::virtual_address(mac))
+    });
 }
 
 /// Whether the port sent the frame itself: it has come back.

@@ -202,13 +202,13 @@ pub fn tcp_reset(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Repli
 ///
 /// # Errors
 /// `NotAnswerable`, `FragmentUnmatched` and `SourceInvalid` for what no ICMP error may answer.
-pub fn port_unreachable(frame: &mut impl Frame, layout: &Layout, mac: [u8; 6]) -> Replied {
+pub fn port_unreachable(frame: &mut impl Frame, layout: &Layout, speaker: Speaker) -> Replied {
     let error = if layout.v6 {
         (icmpv6::UNREACHABLE, icmpv6::PORT_UNREACHABLE, 0)
     } else {
         (icmp::UNREACHABLE, icmp::PORT_UNREACHABLE, 0)
     };
-    icmp_error(frame, layout, Speaker::virtual_address(mac), error)?;
+    icmp_error(frame, layout, speaker, error)?;
     Ok(Answer::PortUnreachable)
 }
 

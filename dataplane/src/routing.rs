@@ -2,7 +2,10 @@
 //!
 //! NAT needs the director as the servers' gateway: their answers pass it, and so does what they send for themselves.
 
-use crate::{index::Addresses, prefix::Prefix};
+use crate::{
+    index::{Addresses, Services},
+    prefix::Prefix,
+};
 use hashbrown::HashMap;
 use std::net::IpAddr;
 
@@ -78,6 +81,8 @@ pub struct Routing {
     pub forwarding: Forwarding,
     /// The addresses of NATed servers.
     pub servers: Addresses,
+    /// Protocol, address and port of NATed servers, but for those of marks: whose packets answer connections.
+    pub real_services: Services,
     /// In order: the first that fits a packet is the packet's.
     pub source_nat: Box<[SourceNat]>,
 }

@@ -32,7 +32,6 @@ use pointsman_dataplane::{
 };
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     sync::Arc,
 };
 use ways::Ways;
@@ -67,8 +66,8 @@ pub struct Compiler {
 struct Compiled {
     source: Arc<Service>,
     scheduler: Scheduler,
-    /// The addresses of its NATed servers.
-    nat: Vec<IpAddr>,
+    /// Its NATed servers.
+    nat: Vec<snapshot::ServiceKey>,
     /// Those of its connections, if it has some of its own.
     timeouts: Option<Arc<snapshot::Timeouts>>,
 }
@@ -340,7 +339,11 @@ impl Compiler {
                 _ => self.next_hops.towards(server.address, &self.network, now),
             };
             if method == snapshot::Method::Nat {
-                nat.push(server.address);
+                let protocol = match service.key {
+                    ServiceKey::Address { protocol, .. } => protocol as u8,
+                    ServiceKey::Mark { .. } => 0,
+                };
+                nat.push(snapshot::ServiceKey { protocol, address: server.address, port: server.port });
             }
             let found = (method, next_hop, tunnel);
             let retimed =

@@ -205,7 +205,7 @@ fn send<F: Frame>(
 }
 
 /// Tells the sender of frame `i` what is wrong, from the director's own address on its link.
-pub(super) fn error<F: Frame>(
+pub(crate) fn error<F: Frame>(
     batch: &mut Batch<F>,
     i: usize,
     context: &mut Context<'_>,

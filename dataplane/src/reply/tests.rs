@@ -198,6 +198,11 @@ fn bytes(hex: &str) -> Vec<u8> {
 type Make = fn(&mut Buffer, &Layout, [u8; 6]) -> Replied;
 
 /// The answer as a virtual address's.
+fn refused(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
+    port_unreachable(frame, layout, Speaker::virtual_address(mac))
+}
+
+/// The answer as a virtual address's.
 fn expired(frame: &mut Buffer, layout: &Layout, mac: [u8; 6]) -> Replied {
     time_exceeded(frame, layout, Speaker::virtual_address(mac))
 }
@@ -238,8 +243,8 @@ fn each_answer_is_that_of_the_reference() {
         (tcp_reset, SYN, Answer::TcpReset, SYN_RST),
         (tcp_reset, FINP, Answer::TcpReset, FINP_RST),
         (tcp_reset, ACK6, Answer::TcpReset, ACK6_RST),
-        (port_unreachable, UDP, Answer::PortUnreachable, UDP_UNR),
-        (port_unreachable, UDP6, Answer::PortUnreachable, UDP6_UNR),
+        (refused, UDP, Answer::PortUnreachable, UDP_UNR),
+        (refused, UDP6, Answer::PortUnreachable, UDP6_UNR),
         (expired, TTL, Answer::TimeExceeded, TTL_EXC),
         (expired, TTL6, Answer::TimeExceeded, TTL6_EXC),
         (expired, ACK6, Answer::TimeExceeded, ACK6_EXC),
@@ -321,19 +326,19 @@ fn a_reset_is_not_answered_with_a_reset() {
 fn addresses_that_no_station_has_are_not_answered() {
     // The first byte of the IPv4 source; the last one makes it the destination.
     for first in [224, 127, 0] {
-        assert_eq!(made(port_unreachable, &with(UDP, 26, first)), Err(DropReason::SourceInvalid));
+        assert_eq!(made(refused, &with(UDP, 26, first)), Err(DropReason::SourceInvalid));
     }
-    assert_eq!(made(port_unreachable, &with(UDP, 29, 100)), Err(DropReason::SourceInvalid));
-    assert_eq!(made(port_unreachable, &with(UDP6, 22, 0xff)), Err(DropReason::SourceInvalid));
-    assert_eq!(made(port_unreachable, &with(UDP, 30, 224)), Err(DropReason::NotAnswerable));
-    assert_eq!(made(port_unreachable, &with(UDP6, 38, 0xff)), Err(DropReason::NotAnswerable));
+    assert_eq!(made(refused, &with(UDP, 29, 100)), Err(DropReason::SourceInvalid));
+    assert_eq!(made(refused, &with(UDP6, 22, 0xff)), Err(DropReason::SourceInvalid));
+    assert_eq!(made(refused, &with(UDP, 30, 224)), Err(DropReason::NotAnswerable));
+    assert_eq!(made(refused, &with(UDP6, 38, 0xff)), Err(DropReason::NotAnswerable));
     // A multicast source MAC address, and our own.
-    assert_eq!(made(port_unreachable, &with(UDP, 6, 3)), Err(DropReason::SourceInvalid));
-    assert_eq!(made(port_unreachable, &with(UDP, 11, 0xd0)), Err(DropReason::LoopDetected));
+    assert_eq!(made(refused, &with(UDP, 6, 3)), Err(DropReason::SourceInvalid));
+    assert_eq!(made(refused, &with(UDP, 11, 0xd0)), Err(DropReason::LoopDetected));
     // Sent to all stations of the link.
     let mut to_all = bytes(UDP);
     to_all[..6].fill(0xff);
-    assert_eq!(made(port_unreachable, &to_all), Err(DropReason::NotAnswerable));
+    assert_eq!(made(refused, &to_all), Err(DropReason::NotAnswerable));
     // An ARP request in which the asker has the address itself.
     let claim = made(arp_reply, &with(ARP_REQ, 31, 100));
     assert_eq!(claim, Err(DropReason::SourceInvalid));
@@ -353,7 +358,7 @@ fn no_error_answers_an_error_or_a_later_fragment() {
 
 #[test]
 fn a_layout_that_does_not_fit_its_frame_makes_no_answer() {
-    let makes: [Make; 6] = [arp_reply, neighbor_advertisement, echo, tcp_reset, port_unreachable, expired];
+    let makes: [Make; 6] = [arp_reply, neighbor_advertisement, echo, tcp_reset, refused, expired];
     for make in makes {
         for (l3, l4, end) in [(14, 34, 2000), (60, 34, 40), (14, 10, 30), (14, 40, 34), (14, 14, 14)] {
             for v6 in [false, true] {

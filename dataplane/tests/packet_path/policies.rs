@@ -241,6 +241,27 @@ fn schedule_icmp_finds_the_server_of_a_flow_that_is_not_known() {
 }
 
 #[test]
+fn nat_icmp_send_tells_a_server_that_its_answer_is_none() {
+    for (on, expected) in [(false, "cl"), (true, "r1")] {
+        let mut plan = Plan::new().service(VIP, TCP, Kind::Rr, 1).natted(0, 8080);
+        plan.policies.nat_icmp_send = on;
+        let mut lab = Lab::new(plan);
+        let from = |server: &str, flags| ethernet(D1, R1, &tcp(server, "10.0.0.2:9", flags).packet());
+        let by = |lab: &mut Lab, frame| lab.send_by(1, &[frame]).iter().map(|f| text(f)).collect::<String>();
+        let said = by(&mut lab, from("192.168.50.11:8080", ACK));
+        assert!(said.starts_with(expected), "{said}");
+        assert_eq!(
+            said.contains("ip 192.168.50.1>192.168.50.11 ") && said.contains("icmp 3/3"),
+            on,
+            "{said}"
+        );
+        // A reset, and what the server sends from another port, is its own.
+        assert!(by(&mut lab, from("192.168.50.11:8080", 4)).starts_with("cl"));
+        assert!(by(&mut lab, from("192.168.50.11:9", ACK)).starts_with("cl"));
+    }
+}
+
+#[test]
 fn a_service_may_have_times_of_its_own() {
     let mut plan = Plan::new().service(VIP, TCP, Kind::Rr, 1).service("10.0.0.100:53", UDP, Kind::Rr, 1);
     for slot in &mut plan.slots {

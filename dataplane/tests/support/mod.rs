@@ -165,9 +165,19 @@ impl Plan {
                 .push((prefix(if hop.address.is_ipv6() { "::" } else { "0.0.0.0" }, 0), Way::Router(number)));
         }
         let natted = self.slots.iter().filter(|slot| slot.method == Method::Nat);
+        let protocol = |slot: &Destination| {
+            let of = |service: &&PlannedService| {
+                slot.virtual_service == Some((service.at.ip(), service.at.port()))
+            };
+            self.services.iter().find(of).map_or(0, |service| service.protocol)
+        };
+        let real = natted
+            .clone()
+            .map(|slot| (ServiceKey { protocol: protocol(slot), address: slot.address, port: slot.port }, 0));
         Routing {
             routes: Routes::new(routes),
             forwarding: self.forwarding,
+            real_services: real.collect(),
             servers: natted.map(|slot| slot.address).collect(),
             source_nat: self.source_nat.clone().into(),
         }

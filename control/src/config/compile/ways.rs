@@ -4,9 +4,10 @@
 use super::super::next_hops::NextHops;
 use crate::kernel::Network;
 use pointsman_dataplane::{
-    index::Addresses,
+    index::{Addresses, Services},
     prefix::Prefix,
     routing::{Forwarding, Routes, Routing, SourceNat, Way},
+    snapshot::ServiceKey,
     time::Nanos,
 };
 use std::{
@@ -21,10 +22,10 @@ use std::{
 pub(super) struct Ways {
     /// The next hops of all routers.
     routers: Vec<u32>,
-    /// NATed servers, with how often they are servers.
-    servers: HashMap<IpAddr, u32>,
+    /// NATed servers, with how often they are servers; of a mark's services those of protocol 0.
+    servers: HashMap<ServiceKey, u32>,
     /// Those that have come since the last generation.
-    come: Vec<IpAddr>,
+    come: Vec<ServiceKey>,
     /// Whether one has gone.
     gone: bool,
     /// As it was published last.
@@ -59,7 +60,7 @@ impl Ways {
     }
 
     /// NATed servers have come.
-    pub(super) fn add(&mut self, servers: &[IpAddr]) {
+    pub(super) fn add(&mut self, servers: &[ServiceKey]) {
         for server in servers {
             let times = self.servers.entry(*server).or_default();
             *times += 1;
@@ -70,7 +71,7 @@ impl Ways {
     }
 
     /// NATed servers have gone: to be said after what has come, so that one that stays does both.
-    pub(super) fn release(&mut self, servers: &[IpAddr]) {
+    pub(super) fn release(&mut self, servers: &[ServiceKey]) {
         for server in servers {
             let Some(times) = self.servers.get_mut(server) else { continue };
             *times -= 1;
@@ -88,13 +89,19 @@ impl Ways {
         let published = &self.published;
         let same = (published.forwarding, &*published.source_nat) == (forwarding, &*source_nat);
         if gone || !come.is_empty() || !same {
-            let mut servers = if gone { Addresses::default() } else { published.servers.clone() };
-            let new: &mut dyn Iterator<Item = IpAddr> =
+            let (mut servers, mut real_services) = match gone {
+                true => (Addresses::default(), Services::default()),
+                false => (published.servers.clone(), published.real_services.clone()),
+            };
+            let new: &mut dyn Iterator<Item = ServiceKey> =
                 if gone { &mut self.servers.keys().copied() } else { &mut come.into_iter() };
-            new.for_each(|server| servers.insert(server));
+            for server in new {
+                servers.insert(server.address);
+                real_services.insert(server, 0);
+            }
             let routes = published.routes.clone();
             let source_nat = source_nat.into();
-            self.published = Arc::new(Routing { routes, forwarding, servers, source_nat });
+            self.published = Arc::new(Routing { routes, forwarding, servers, real_services, source_nat });
         }
         self.published.clone()
     }
