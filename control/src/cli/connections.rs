@@ -54,6 +54,8 @@ struct View<'a> {
     expires_milliseconds: u32,
     packets_in: u64,
     bytes_in: u64,
+    packets_out: u64,
+    bytes_out: u64,
     worker: u32,
     method: &'static str,
 }
@@ -113,7 +115,7 @@ fn line(connection: &Connection) -> String {
         &connection.packets_in.to_string(),
         &connection.bytes_in.to_string(),
         &connection.worker.to_string(),
-        method_name(connection.method()),
+        method_name(connection),
     ])
 }
 
@@ -130,13 +132,16 @@ fn view(connection: &Connection) -> View<'_> {
         expires_milliseconds: connection.expires_milliseconds,
         packets_in: connection.packets_in,
         bytes_in: connection.bytes_in,
+        packets_out: connection.packets_out,
+        bytes_out: connection.bytes_out,
         worker: connection.worker,
-        method: method_name(connection.method()),
+        method: method_name(connection),
     }
 }
 
-fn method_name(method: ForwardingMethod) -> &'static str {
-    match method {
+fn method_name(connection: &Connection) -> &'static str {
+    match connection.method() {
+        _ if connection.outbound => "source-nat",
         ForwardingMethod::Direct => "direct",
         ForwardingMethod::Nat => "nat",
         ForwardingMethod::Tunnel => "tunnel",
@@ -163,6 +168,7 @@ mod tests {
             bytes_in: 316,
             worker: 1,
             method: ForwardingMethod::Direct.into(),
+            ..Connection::default()
         }
     }
 
@@ -181,6 +187,8 @@ mod tests {
         assert_eq!(value["client_address"], "fd00::2");
         assert_eq!(value["expires_milliseconds"], 899_500);
         assert_eq!(value["method"], "direct");
-        assert_eq!(value.as_object().unwrap().len(), 13);
+        assert_eq!(value.as_object().unwrap().len(), 15);
+        let outbound = Connection { outbound: true, ..sample() };
+        assert_eq!(serde_json::to_value(view(&outbound)).unwrap()["method"], "source-nat");
     }
 }

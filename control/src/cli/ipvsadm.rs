@@ -321,7 +321,8 @@ impl Session<'_> {
         let mut stream = director.connections().list(ListConnectionsRequest::default()).await?.into_inner();
         self.streams.out.write_all(text::connections_title(format).as_bytes())?;
         while let Some(batch) = stream.message().await? {
-            for connection in &batch.connections {
+            // Those of source NAT are no connections of a service: the original keeps them elsewhere.
+            for connection in batch.connections.iter().filter(|connection| !connection.outbound) {
                 let line = text::connection_line(connection, format, self.names);
                 self.streams.out.write_all(line.as_bytes())?;
             }

@@ -146,7 +146,7 @@ impl Filter {
             && self.protocol.is_none_or(|protocol| protocol == record.protocol)
             && self.client.is_none_or(|client| client == record.client.ip())
             && self.server.is_none_or(|server| server == record.destination.ip())
-            && self.service.is_none_or(|service| self.is_of(&service, record));
+            && self.service.is_none_or(|service| !record.outbound && self.is_of(&service, record));
         self.left -= u64::from(passes);
         passes
     }
@@ -184,5 +184,8 @@ fn encode(record: &ConnectionRecord, worker: u16) -> Connection {
         bytes_in: record.bytes_in,
         worker: worker.into(),
         method: method.into(),
+        packets_out: record.packets_out,
+        bytes_out: record.bytes_out,
+        outbound: record.outbound,
     }
 }
