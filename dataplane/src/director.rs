@@ -530,6 +530,8 @@ fn no_service<F: Frame>(batch: &mut Batch<F>, i: usize, number: u8, context: &mu
                 context.answer(batch, i, |batch, mac| reply::tcp_reset(&mut batch.frames[i], &layout, mac));
         }
         protocol::UDP => port_unreachable(batch, i, context),
+        // An ABORT (RFC 9260 section 8.4) would be the host's to send.
+        protocol::SCTP => batch.packets[i].drop(DropReason::AssociationUnmatched),
         _ => batch.packets[i].drop(DropReason::ProtocolUnsupported),
     }
 }

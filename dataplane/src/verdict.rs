@@ -77,6 +77,7 @@ counted! {
         ServicePending = "service_pending", "The service uses a feature that this version accepts but does not run yet; `pointsman show` names it.";
         MethodPending = "method_pending", "The server's forwarding method is accepted but not run yet; use direct routing or a tunnel.";
         ResetUnmatched = "reset_unmatched", "A RST that belongs to no connection: late, or a scan.";
+        AssociationUnmatched = "association_unmatched", "An SCTP packet that belongs to no association and opens none, or an INIT that no service takes: late, or a scan.";
         DestinationRemoved = "destination_removed", "The real server of this connection was removed; it resumes if the server is added again.";
         NoRoute = "no_route", "No route leads to the real server, or to where a server sends; add one to the director.";
         NeighborUnresolved = "neighbor_unresolved", "The next hop did not answer ARP or neighbour discovery in time; check that it is up and on this link.";

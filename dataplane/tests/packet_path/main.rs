@@ -13,6 +13,7 @@ mod persistence;
 mod policies;
 mod properties;
 mod schedulers;
+mod sctp;
 mod source_nat;
 mod states;
 #[path = "../support/mod.rs"]
