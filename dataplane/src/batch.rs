@@ -27,6 +27,9 @@ pub enum Kind {
     NeighborDiscovery,
     /// TCP, UDP or SCTP: the key is the flow's.
     Flow,
+    /// AH or ESP, also a fragment of either: the key is that of the UDP flow by which the same stations negotiate, from and to
+    /// port 500 (ISAKMP).
+    Ipsec,
     /// An ICMP error: the key is that of the flow it is about.
     IcmpError,
     /// An ICMP error about a packet in a tunnel: the key is that of the flow inside, whose family may be another one.

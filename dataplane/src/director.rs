@@ -151,7 +151,7 @@ impl<'a, K: Asked> Recent<'a, K> {
     }
 }
 
-/// A packet that is not of a flow, or an ICMP error about no connection that we know.
+/// A packet that is not of a flow, or goes with no connection that we know.
 #[cold]
 fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) -> Verdict {
     let layout = batch.packets[i].layout;
@@ -259,7 +259,7 @@ fn of_mark<'a, K: Asked>(key: &K, port: u8, snapshot: &'a Snapshot) -> Option<&'
     snapshot.services.get(number as usize)
 }
 
-/// A packet of a flow, or an ICMP error about one, that no connection was found for.
+/// A packet of a flow, or what goes with one, that no connection was found for.
 #[inline]
 fn flow<'a, K: Asked + BatchKey, F: Frame>(
     batch: &mut Batch<F>,
@@ -290,7 +290,8 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
         }
     }
     let scheduled = layout.kind == Kind::IcmpError && context.snapshot.policies.schedule_icmp;
-    if (layout.kind == Kind::IcmpError && !scheduled) || layout.kind.is_echo() {
+    let is_error = matches!(layout.kind, Kind::IcmpError | Kind::Ipsec);
+    if (is_error && !scheduled) || layout.kind.is_echo() {
         return message(batch, i, key, (connections, recent), context);
     }
     let marked = of_mark(key, port, context.snapshot);

@@ -204,7 +204,8 @@ fn unusual(bytes: &[u8], (mac, translates): ([u8; 6], bool), packet: &mut Packet
     packet.layout = layout;
     packet.verdict = if layout.kind == Kind::Foreign { Verdict::Punt } else { Verdict::Open };
     let is_translated = layout.kind.is_echo() && translates;
-    if matches!(layout.kind, Kind::Flow | Kind::IcmpError | Kind::TunnelError) || is_translated {
+    if matches!(layout.kind, Kind::Flow | Kind::Ipsec | Kind::IcmpError | Kind::TunnelError) || is_translated
+    {
         is_looked_up(packet, key6, &keys);
     }
 }
@@ -224,7 +225,7 @@ fn is_looked_up(packet: &mut Packet, key6: &mut Key6, keys: &Keys) {
     packet.keeps = match layout.kind {
         Kind::Flow if number == protocol::TCP => tcp::kept(layout.event),
         Kind::Flow if number == protocol::SCTP => sctp::keeps(sctp::Event::from_u8(layout.event)),
-        Kind::Flow | Kind::Echo | Kind::EchoReply => state::FLOWING_KEEPS,
+        Kind::Flow | Kind::Ipsec | Kind::Echo | Kind::EchoReply => state::FLOWING_KEEPS,
         _ => 0,
     };
 }
@@ -293,11 +294,17 @@ fn ipv4_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
     }
     layout.l4 = layout.l3 + packet.header_len() as u16;
     layout.end = layout.l3 + packet.total_len();
+    let payload = packet.payload();
+    if matches!(packet.protocol(), protocol::AH | protocol::ESP) {
+        let addresses = bytes[12..20].first_chunk().ok_or(DropReason::Ipv4Header)?;
+        keys.v4 = Key4::from_wire(*addresses, ISAKMP, protocol::UDP);
+        layout.kind = ipsec(payload)?;
+        return Ok(());
+    }
     if packet.is_fragment() {
         layout.kind = Kind::Fragment;
         return Ok(());
     }
-    let payload = packet.payload();
     layout.kind = match packet.protocol() {
         number @ (protocol::TCP | protocol::UDP | protocol::SCTP) => {
             let ports = transport(payload, number, layout)?;
@@ -324,13 +331,20 @@ fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
     layout.v6 = true;
     layout.end = layout.l3 + total as u16;
     let upper = packet.upper_layer().map_err(|ipv6::BrokenExtensions| DropReason::Ipv6Extensions)?;
-    if upper.fragment.is_some_and(|fragment| !fragment.is_atomic()) {
+    let is_part = upper.fragment.is_some_and(|fragment| !fragment.is_atomic());
+    if is_part && upper.protocol != protocol::ESP {
         layout.kind = Kind::Fragment;
         return Ok(());
     }
     layout.l4 = layout.l3 + upper.offset as u16;
     let payload = packet.packet().get(upper.offset..).ok_or(DropReason::Ipv6Extensions)?;
     layout.kind = match upper.protocol {
+        // AH is one of the headers that were passed by: what it protects is in sight.
+        protocol::ESP => {
+            let (source, destination) = (packet.source().octets(), packet.destination().octets());
+            keys.v6 = Key6::from_wire(source, destination, ISAKMP, protocol::UDP);
+            ipsec(payload)?
+        }
         number @ (protocol::TCP | protocol::UDP | protocol::SCTP) => {
             let ports = transport(payload, number, layout)?;
             keys.v6 = Key6::from_wire(packet.source().octets(), packet.destination().octets(), ports, number);
@@ -340,6 +354,14 @@ fn ipv6_packet(bytes: &[u8], layout: &mut Layout, keys: &mut Keys) -> Result<(),
         _ => Kind::OtherIp,
     };
     Ok(())
+}
+
+/// The ports of the flow by which stations negotiate what AH and ESP need (RFC 2408 section 2.5.1): 500 and 500.
+const ISAKMP: [u8; 4] = [1, 244, 1, 244];
+
+/// AH or ESP, of which nothing is looked at.
+fn ipsec(payload: &[u8]) -> Result<Kind, DropReason> {
+    if payload.is_empty() { Err(DropReason::TransportHeader) } else { Ok(Kind::Ipsec) }
 }
 
 /// The ports of a transport header that is whole.
@@ -383,18 +405,8 @@ fn icmp4(payload: &[u8], addresses: [u8; 8], keys: &mut Keys) -> Result<Kind, Dr
     if message.kind() != icmp::SOURCE_QUENCH && tunnel::quoted_flow(number, behind, keys).is_some() {
         return Ok(Kind::TunnelError);
     }
-    let ports = match number {
-        protocol::TCP | protocol::UDP | protocol::SCTP => {
-            *behind.first_chunk().ok_or(DropReason::TransportHeader)?
-        }
-        protocol::ICMP => match icmp::Icmp::new(behind)
-            .and_then(|quoted| echo(&quoted, icmp::ECHO_REQUEST, icmp::ECHO_REPLY))
-        {
-            Some((_, ports)) => ports,
-            None => return Ok(Kind::OtherIp),
-        },
-        _ => return Ok(Kind::OtherIp),
-    };
+    let echoes = (protocol::ICMP, icmp::ECHO_REQUEST, icmp::ECHO_REPLY);
+    let Some((number, ports)) = quoted_flow(number, behind, echoes)? else { return Ok(Kind::OtherIp) };
     let [s0, s1, s2, s3] = quoted.source().octets();
     let [d0, d1, d2, d3] = quoted.destination().octets();
     keys.v4 = Key4::from_wire([d0, d1, d2, d3, s0, s1, s2, s3], swapped(&ports), number);
@@ -432,21 +444,27 @@ fn icmp6(payload: &[u8], packet: &ipv6::Ipv6<'_>, keys: &mut Keys) -> Result<Kin
     {
         return Ok(Kind::TunnelError);
     }
-    let ports = match upper.protocol {
-        protocol::TCP | protocol::UDP | protocol::SCTP => {
-            *behind.first_chunk().ok_or(DropReason::TransportHeader)?
-        }
-        protocol::ICMPV6 => match icmpv6::Icmpv6::new(behind)
-            .and_then(|quoted| echo(&quoted, icmpv6::ECHO_REQUEST, icmpv6::ECHO_REPLY))
-        {
-            Some((_, ports)) => ports,
-            None => return Ok(Kind::OtherIp),
-        },
-        _ => return Ok(Kind::OtherIp),
-    };
+    let echoes = (protocol::ICMPV6, icmpv6::ECHO_REQUEST, icmpv6::ECHO_REPLY);
+    let found = quoted_flow(upper.protocol, behind, echoes)?;
+    let Some((number, ports)) = found else { return Ok(Kind::OtherIp) };
     let (client, service) = (quoted.destination().octets(), quoted.source().octets());
-    keys.v6 = Key6::from_wire(client, service, swapped(&ports), upper.protocol);
+    keys.v6 = Key6::from_wire(client, service, swapped(&ports), number);
     Ok(Kind::IcmpError)
+}
+
+/// Protocol and ports of the flow that a quoted packet is of, if of one; `behind` is what follows its IP header. `echoes`:
+/// the protocol and the types of the echo of its family.
+fn quoted_flow(number: u8, behind: &[u8], echoes: (u8, u8, u8)) -> Result<Option<(u8, [u8; 4])>, DropReason> {
+    Ok(match number {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            Some((number, *behind.first_chunk().ok_or(DropReason::TransportHeader)?))
+        }
+        protocol::AH | protocol::ESP => Some((protocol::UDP, ISAKMP)),
+        number if number == echoes.0 => icmp::Icmp::new(behind)
+            .and_then(|quoted| echo(&quoted, echoes.1, echoes.2))
+            .map(|(_, ports)| (number, ports)),
+        _ => None,
+    })
 }
 
 /// Whether a message is an echo request or reply, and its identifier as the port of who asks.

@@ -70,8 +70,8 @@ pub fn translate(
         return translate_error(packet, layout.v6, l4, end, to);
     }
     let (number, difference) = readdress(packet, end, to.0)?;
-    // There is no port in a later fragment.
-    if layout.kind == Kind::Fragment {
+    // There is no port in a later fragment, and none in AH and ESP.
+    if matches!(layout.kind, Kind::Fragment | Kind::Ipsec) {
         return Ok(());
     }
     if l4 >= packet.len() {
@@ -214,7 +214,7 @@ fn translate_error(
     let quoted = &mut message[icmp::HEADER_LEN..];
     let (number, _) = readdress(quoted, end.other(), to.0)?;
     let header = quoted_header(quoted)?;
-    if to.1 != 0 {
+    if to.1 != 0 && !matches!(number, protocol::AH | protocol::ESP) {
         let at = header + end.other().port(number);
         let field = quoted.get_mut(at..at + 2).ok_or(DropReason::TransportHeader)?;
         field.copy_from_slice(&to.1.to_be_bytes());

@@ -139,6 +139,8 @@ fn unwanted() -> Vec<(DropReason, Vec<u8>)> {
         (FragmentMalformed, part(client(1, SYN).ip(|ip| ip.fragment = 1).packet())),
         (ProtocolUnsupported, part(icmp_fragment)),
         (ProtocolUnsupported, zeroes(47, 30)),
+        (ProtocolUnsupported, zeroes(50, 30)),
+        (ProtocolUnsupported, zeroes(51, 30)),
         (AssociationUnmatched, zeroes(132, 30)),
         (ResetUnmatched, client(1, RST).frame()),
     ]

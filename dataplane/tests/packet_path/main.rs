@@ -7,6 +7,7 @@ mod drops;
 mod exception;
 mod expiry;
 mod fragments;
+mod ipsec;
 mod nat;
 mod neighbors;
 mod persistence;
