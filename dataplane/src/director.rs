@@ -6,9 +6,11 @@
 //! scheduled by a SYN without RST, UDP always; no service, or no connection and no SYN, is the local stack's: it resets
 //! TCP and answers UDP with port unreachable. A service without a usable server answers port unreachable, TCP too.
 
+mod unserved;
+
 use crate::{
-    batch::{Batch, Kind, Layout, Lookup, Packet},
-    command::{PuntedFrame, WorkerShared},
+    batch::{Batch, Kind, Lookup, Packet},
+    command::WorkerShared,
     conn::{
         Connections, TableFull, destination_of,
         key::{Key4, Key6},
@@ -17,25 +19,26 @@ use crate::{
         table::Role,
         template::{self, Held, TemplateKey},
     },
-    forward::{nat::End, route, tunnel},
+    forward::{route, tunnel},
     fragments,
     index::Asked,
-    limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND, PUNT_BYTES},
+    limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND},
     parse::mark_of,
     policy::Policies,
     port::Frame,
     rate::TokenBucket,
-    reply::{self, Speaker},
     scheduler::Opening,
-    snapshot::{Method, Persistence, Presence, Service, ServiceKey, Snapshot},
+    snapshot::{Method, Persistence, Presence, Service, Snapshot},
     time::Nanos,
     verdict::{Answer, DropReason, Verdict},
-    wire::{arp, icmpv6, protocol, tcp},
+    wire::{protocol, tcp},
 };
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
 };
+
+use unserved::{message, no_business, no_service, other, port_unreachable};
 
 /// What every stage after the lookup works with.
 pub struct Context<'a> {
@@ -148,106 +151,6 @@ impl<'a, K: Asked> Recent<'a, K> {
         let found = find_service(key, snapshot);
         self.service = found.map(|service| (*key, service));
         found
-    }
-}
-
-/// A packet that is not of a flow, or goes with no connection that we know.
-#[cold]
-fn other<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) -> Verdict {
-    let layout = batch.packets[i].layout;
-    let Some(address) = destination_address(batch.frames[i].data(), &layout) else {
-        return Verdict::Drop(DropReason::FrameTruncated);
-    };
-    let ours = context.snapshot.virtual_addresses.contains(&address);
-    match layout.kind {
-        Kind::Arp | Kind::NeighborSolicitation | Kind::NeighborDiscovery => {
-            learn(batch, i, context.shared);
-            let request = match layout.kind {
-                Kind::Arp => arp_operation(batch.frames[i].data(), &layout) == Some(arp::REQUEST),
-                kind => kind == Kind::NeighborSolicitation,
-            };
-            match (ours && request, layout.v6) {
-                (false, _) => Verdict::Punt,
-                (true, false) => context
-                    .answer(batch, i, |batch, mac| reply::arp_reply(&mut batch.frames[i], &layout, mac)),
-                (true, true) => context.answer(batch, i, |batch, mac| {
-                    reply::neighbor_advertisement(&mut batch.frames[i], &layout, mac)
-                }),
-            }
-        }
-        _ if !ours => {
-            let source = route::address(batch.frames[i].data(), &layout, End::Source);
-            if !layout.multicast
-                && source.is_some_and(|source| route::is_routed(context.snapshot, source, address))
-            {
-                return routed(batch, i, address, context);
-            }
-            tunnel::others(batch.frames[i].data(), &layout, context)
-        }
-        Kind::Echo => context.answer(batch, i, |batch, mac| reply::echo(&mut batch.frames[i], &layout, mac)),
-        Kind::IcmpError | Kind::TunnelError => Verdict::Drop(DropReason::IcmpUnmatched),
-        _ => Verdict::Drop(DropReason::ProtocolUnsupported),
-    }
-}
-
-/// A packet that is no flow's and is for another station than the director.
-fn routed<F: Frame>(batch: &mut Batch<F>, i: usize, address: IpAddr, context: &mut Context<'_>) -> Verdict {
-    if route::is_loop(batch, i, context.snapshot) {
-        return Verdict::Drop(DropReason::LoopDetected);
-    }
-    route::other(batch, i, address, context);
-    batch.packets[i].verdict
-}
-
-/// A packet of a flow that no service takes, to an address that is none of the director's: the host's, or to be routed.
-#[cold]
-fn no_business<K: Asked + BatchKey, F: Frame>(
-    batch: &mut Batch<F>,
-    i: usize,
-    key: &K,
-    (connections, recent): (&mut Connections<K>, &mut Recent<'_, K>),
-    context: &mut Context<'_>,
-) {
-    let (source, destination) = (key.client().ip(), key.virtual_service().ip());
-    if !route::is_routed(context.snapshot, source, destination) {
-        batch.packets[i].verdict = tunnel::others(batch.frames[i].data(), &batch.packets[i].layout, context);
-    } else if route::is_loop(batch, i, context.snapshot) {
-        batch.packets[i].drop(DropReason::LoopDetected);
-    } else if context.snapshot.policies.nat_icmp_send && answers_nothing(batch, i, key, context.snapshot) {
-        route::error(batch, i, context, |frame, layout, at| reply::port_unreachable(frame, layout, at));
-    } else {
-        recent.add(batch.packets[i].hash);
-        route::flow(batch, i, key, connections, context);
-    }
-}
-
-/// Whether a packet is from a NATed server's service, and no reset: an answer to a connection that there is not.
-fn answers_nothing<K: Asked, F: Frame>(batch: &Batch<F>, i: usize, key: &K, snapshot: &Snapshot) -> bool {
-    let (source, layout) = (key.client(), batch.packets[i].layout);
-    let from = ServiceKey { protocol: key.protocol(), address: source.ip(), port: source.port() };
-    let resets = match key.protocol() {
-        protocol::TCP => layout.event & tcp::RST != 0,
-        protocol::SCTP => sctp::Event::from_u8(layout.event) == sctp::Event::Abort,
-        _ => false,
-    };
-    layout.kind == Kind::Flow && !resets && snapshot.routing.real_services.get(&from).is_some()
-}
-
-/// An ICMP message of no connection: an echo request of a station behind the director may leave by a rule of source NAT.
-#[cold]
-fn message<K: Asked + BatchKey, F: Frame>(
-    batch: &mut Batch<F>,
-    i: usize,
-    key: &K,
-    (connections, recent): (&mut Connections<K>, &mut Recent<'_, K>),
-    context: &mut Context<'_>,
-) {
-    let leaves =
-        batch.packets[i].layout.kind == Kind::Echo && !key.is_ours(&context.snapshot.virtual_addresses);
-    if leaves {
-        no_business(batch, i, key, (connections, recent), context);
-    } else {
-        batch.packets[i].verdict = other(batch, i, context);
     }
 }
 
@@ -517,70 +420,9 @@ fn find_service<'a, K: Asked>(key: &K, snapshot: &'a Snapshot) -> Option<&'a Ser
     find(port).or_else(|| may_be_ftp_data.then(ftp).flatten()).or_else(|| find(0))
 }
 
-/// What the local stack would say to a packet that nobody takes.
-fn no_service<F: Frame>(batch: &mut Batch<F>, i: usize, number: u8, context: &mut Context<'_>) {
-    let layout = batch.packets[i].layout;
-    match number {
-        protocol::TCP if layout.event & tcp::RST != 0 => batch.packets[i].drop(DropReason::ResetUnmatched),
-        // Its checksum is over what has not come.
-        protocol::TCP if fragments::datagram(batch.frames[i].data(), &layout).is_some() => {
-            batch.packets[i].drop(DropReason::FragmentUnmatched);
-        }
-        protocol::TCP => {
-            batch.packets[i].verdict =
-                context.answer(batch, i, |batch, mac| reply::tcp_reset(&mut batch.frames[i], &layout, mac));
-        }
-        protocol::UDP => port_unreachable(batch, i, context),
-        // An ABORT (RFC 9260 section 8.4) would be the host's to send.
-        protocol::SCTP => batch.packets[i].drop(DropReason::AssociationUnmatched),
-        _ => batch.packets[i].drop(DropReason::ProtocolUnsupported),
-    }
-}
-
-fn port_unreachable<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) {
-    let layout = batch.packets[i].layout;
-    context.icmp_error(batch, i, |batch, mac| {
-        reply::port_unreachable(&mut batch.frames[i], &layout, Speaker::virtual_address(mac))
-    });
-}
-
 /// Whether the port sent the frame itself: it has come back.
 #[inline]
 fn is_own(frame: &[u8], port: u8, snapshot: &Snapshot) -> bool {
     let source = frame.get(6..).and_then(<[u8]>::first_chunk::<6>);
     snapshot.ports.get(usize::from(port)).zip(source).is_some_and(|(port, source)| port.mac == *source)
-}
-
-/// The address that a packet, an ARP message or a solicitation is for.
-fn destination_address(frame: &[u8], layout: &Layout) -> Option<IpAddr> {
-    let l3 = frame.get(usize::from(layout.l3)..)?;
-    match layout.kind {
-        Kind::Arp => arp::Arp::new(l3).filter(arp::Arp::is_ethernet_ipv4).map(|arp| arp.target_ip().into()),
-        Kind::NeighborSolicitation | Kind::NeighborDiscovery => {
-            let l4 = frame.get(usize::from(layout.l4)..usize::from(layout.end))?;
-            icmpv6::Icmpv6::new(l4)?.target().map(IpAddr::V6)
-        }
-        _ if layout.v6 => {
-            l3.get(24..40)?.first_chunk().map(|octets: &[u8; 16]| Ipv6Addr::from(*octets).into())
-        }
-        _ => l3.get(16..20)?.first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets).into()),
-    }
-}
-
-fn arp_operation(frame: &[u8], layout: &Layout) -> Option<u16> {
-    arp::Arp::new(frame.get(usize::from(layout.l3)..)?).map(|arp| arp.operation())
-}
-
-/// Gives the control plane a copy, without VLAN tags, of a frame that tells who a neighbour is.
-fn learn<F: Frame>(batch: &Batch<F>, i: usize, shared: &WorkerShared) {
-    let (frame, l3) = (batch.frames[i].data(), usize::from(batch.packets[i].layout.l3));
-    let mut copy = PuntedFrame { port: u16::from(batch.packets[i].port), len: 0, bytes: [0; PUNT_BYTES] };
-    let rest = &frame[l3..];
-    let len = (14 + rest.len()).min(PUNT_BYTES);
-    copy.bytes[..12].copy_from_slice(&frame[..12]);
-    copy.bytes[12..14].copy_from_slice(&frame[l3 - 2..l3]);
-    copy.bytes[14..len].copy_from_slice(&rest[..len - 14]);
-    copy.len = len as u8;
-    // A full queue means that the control thread is behind; neighbours repeat themselves.
-    let _ = shared.punts.push(copy);
 }

@@ -212,6 +212,23 @@ pub fn port_unreachable(frame: &mut impl Frame, layout: &Layout, speaker: Speake
     Ok(Answer::PortUnreachable)
 }
 
+/// Turns a packet into what a host says that does not know its protocol: IPv4 type 3 code 2 (RFC 1122 section 3.2.2.1), IPv6
+/// type 4 code 1 with the place where the protocol is named (RFC 8200 section 4).
+///
+/// # Errors
+/// See [`port_unreachable`].
+pub fn protocol_unreachable(frame: &mut impl Frame, layout: &Layout, speaker: Speaker) -> Replied {
+    let error = if layout.v6 {
+        let ip = ipv6::Ipv6::new(ip_packet(frame.data(), layout)?).ok_or(DropReason::FrameTruncated)?;
+        let upper = ip.upper_layer().map_err(|_| DropReason::Ipv6Extensions)?;
+        (icmpv6::PARAMETER_PROBLEM, icmpv6::UNKNOWN_NEXT_HEADER, upper.named_at as u32)
+    } else {
+        (icmp::UNREACHABLE, icmp::PROTOCOL_UNREACHABLE, 0)
+    };
+    icmp_error(frame, layout, speaker, error)?;
+    Ok(Answer::ProtocolUnreachable)
+}
+
 /// Turns a packet into the "time exceeded in transit" about it: IPv4 type 11, IPv6 type 3.
 ///
 /// # Errors

@@ -73,11 +73,10 @@ counted! {
         TransportHeader = "transport_header", "A TCP, UDP, SCTP or ICMP header that is cut off or contradicts itself.";
         FragmentMalformed = "fragment_malformed", "A fragment that is empty, overlaps or cuts off the transport header, or reaches beyond 65,535 bytes: broken, or an attack.";
         FragmentUnmatched = "fragment_unmatched", "A fragment whose first did not come within a second, or was of no connection: lost on the way, or a scan.";
-        ProtocolUnsupported = "protocol_unsupported", "A packet to a virtual address of a protocol that is not balanced.";
+        ProtocolUnsupported = "protocol_unsupported", "An ICMP message to a virtual address that is neither an echo request nor an error about a connection: nobody is there to take it.";
         ServicePending = "service_pending", "The service uses a feature that this version accepts but does not run yet; `pointsman show` names it.";
         MethodPending = "method_pending", "The server's forwarding method is accepted but not run yet; use direct routing or a tunnel.";
         ResetUnmatched = "reset_unmatched", "A RST that belongs to no connection: late, or a scan.";
-        AssociationUnmatched = "association_unmatched", "An SCTP packet that belongs to no association and opens none, or an INIT that no service takes: late, or a scan.";
         DestinationRemoved = "destination_removed", "The real server of this connection was removed; it resumes if the server is added again.";
         NoRoute = "no_route", "No route leads to the real server, or to where a server sends; add one to the director.";
         NeighborUnresolved = "neighbor_unresolved", "The next hop did not answer ARP or neighbour discovery in time; check that it is up and on this link.";
@@ -107,6 +106,7 @@ counted! {
         EchoReply = "echo_reply", "Reply to a ping of a virtual address.";
         TcpReset = "tcp_reset", "RST to a segment that belongs to no connection and opens none.";
         PortUnreachable = "port_unreachable", "No such service, or no server of it can take the connection.";
+        ProtocolUnreachable = "protocol_unreachable", "A packet of a protocol that is not balanced, or of SCTP that no connection or service takes.";
         TimeExceeded = "time_exceeded", "The TTL or hop limit ended here.";
         PacketTooBig = "packet_too_big", "Larger than the MTU of the way out, and may not be fragmented.";
         TunnelError = "tunnel_error", "An ICMP error about a packet in a tunnel, passed on to the client whose packet it was.";

@@ -41,6 +41,8 @@ fn mixture() -> Vec<Vec<u8>> {
         let error = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
         frames.push(icmp("10.0.0.9", "10.0.0.100", &error, &Ip::default()));
         frames.push(echo("10.0.0.2", "10.0.0.100"));
+        let gre = Ip::default().packet([10, 0, 0, 2].into(), [10, 0, 0, 100].into(), 47, &[0; 8]);
+        frames.push(ethernet(D0, C0, &gre));
         frames.push(echo("fd00:1::2", "fd00:1::100"));
         frames.push(arp_request("10.0.0.2", "10.0.0.100"));
         frames.push(solicitation("fd00:1::2", "fd00:1::100"));

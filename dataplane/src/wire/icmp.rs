@@ -20,6 +20,8 @@ pub const TIME_EXCEEDED: u8 = 11;
 /// Type: parameter problem.
 pub const PARAMETER_PROBLEM: u8 = 12;
 
+/// Code of [`UNREACHABLE`]: protocol.
+pub const PROTOCOL_UNREACHABLE: u8 = 2;
 /// Code of [`UNREACHABLE`]: port.
 pub const PORT_UNREACHABLE: u8 = 3;
 /// Code of [`UNREACHABLE`]: fragmentation needed and DF set.

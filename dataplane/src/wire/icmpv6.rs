@@ -31,6 +31,8 @@ pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 /// Type: redirect.
 pub const REDIRECT: u8 = 137;
 
+/// Code of [`PARAMETER_PROBLEM`]: the protocol is not known.
+pub const UNKNOWN_NEXT_HEADER: u8 = 1;
 /// Code of [`UNREACHABLE`]: port.
 pub const PORT_UNREACHABLE: u8 = 4;
 

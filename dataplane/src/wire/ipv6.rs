@@ -96,6 +96,8 @@ pub struct UpperLayer {
     pub protocol: u8,
     /// Its offset from the start of the fixed header. Of no use in a fragment that is not the first.
     pub offset: usize,
+    /// The offset of the byte that names the protocol.
+    pub named_at: usize,
     /// The fragment header, if there is one. In a fragment that is not the first, the walk ends there.
     pub fragment: Option<Fragment>,
 }
@@ -129,7 +131,7 @@ pub struct BrokenExtensions;
 /// [`MAX_EXTENSION_HEADERS`].
 #[inline]
 pub fn walk(packet: &[u8], next: u8) -> Result<UpperLayer, BrokenExtensions> {
-    let end = UpperLayer { protocol: next, offset: HEADER_LEN, fragment: None };
+    let end = UpperLayer { protocol: next, offset: HEADER_LEN, named_at: 6, fragment: None };
     if matches!(next, protocol::TCP | protocol::UDP | protocol::ICMPV6) {
         return Ok(end);
     }
@@ -155,6 +157,7 @@ fn walk_extensions(packet: &[u8], mut end: UpperLayer) -> Result<UpperLayer, Bro
             break;
         }
         let header = chunk::<8>(packet, end.offset).ok_or(BrokenExtensions)?;
+        end.named_at = end.offset;
         if end.protocol == protocol::FRAGMENT {
             let fragment = Fragment {
                 offset: be16(header, 2) & 0xfff8,

@@ -3,7 +3,7 @@
 use crate::support::{
     Lab, Plan, TCP, UDP,
     frames::{
-        ACK, C0, D0, Ip, RST, SYN, Segment, arp_request, echo, ethernet, frame, icmp, icmp_packet,
+        ACK, C0, D0, Ip, RST, SYN, Segment, arp_request, checksum, echo, ethernet, frame, icmp, icmp_packet,
         solicitation, tagged, tcp, udp, udp_packet,
     },
     text::text,
@@ -29,6 +29,27 @@ fn lab() -> Lab {
 
 fn punts(lab: &Lab) -> Vec<PuntedFrame> {
     std::iter::from_fn(|| lab.stations[0].shared.punts.pop()).collect()
+}
+
+#[test]
+fn a_protocol_that_nobody_balances_is_refused_as_by_a_host_that_does_not_know_it() {
+    let mut lab = lab();
+    let gre = |from: &str, to: &str| {
+        let (from, to) = (from.parse().expect("an address"), to.parse().expect("an address"));
+        ethernet(D0, C0, &Ip::default().packet(from, to, 47, &[0; 8]))
+    };
+    let said = lab.send(&[gre("10.0.0.2", "10.0.0.100")]).concat();
+    // Protocol unreachable, from the virtual address to who asked, about the packet.
+    assert_eq!((&said[..6], said[23], said[34], said[35]), (&C0[..], 1, 3, 2));
+    let quoted = &gre("10.0.0.2", "10.0.0.100")[14..];
+    assert_eq!((&said[26..34], &said[42..]), (&[10, 0, 0, 100, 10, 0, 0, 2][..], quoted));
+    assert_eq!(checksum(&said[34..]), 0);
+    // Parameter problem, unknown next header; it is named in the seventh byte.
+    let said = lab.send(&[gre("fd00:1::2", "fd00:1::100")]).concat();
+    assert_eq!((said[20], &said[54..56], &said[58..62]), (58, &[4, 1][..], &[0, 0, 0, 6][..]));
+    assert_eq!(&said[62..], &gre("fd00:1::2", "fd00:1::100")[14..]);
+    assert_eq!(lab.answers(Answer::ProtocolUnreachable), 2);
+    lab.assert_accounted(0);
 }
 
 #[test]

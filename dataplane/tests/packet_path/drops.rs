@@ -138,10 +138,6 @@ fn unwanted() -> Vec<(DropReason, Vec<u8>)> {
         (FragmentMalformed, part(udp_packet("10.0.0.2:1", VIP, b"at the end", &fragment(0x1ffe)))),
         (FragmentMalformed, part(client(1, SYN).ip(|ip| ip.fragment = 1).packet())),
         (ProtocolUnsupported, part(icmp_fragment)),
-        (ProtocolUnsupported, zeroes(47, 30)),
-        (ProtocolUnsupported, zeroes(50, 30)),
-        (ProtocolUnsupported, zeroes(51, 30)),
-        (AssociationUnmatched, zeroes(132, 30)),
         (ResetUnmatched, client(1, RST).frame()),
     ]
 }

@@ -7,7 +7,7 @@ use crate::support::{
 use pointsman_dataplane::{
     scheduler::Kind,
     snapshot::{Encapsulation, Presence},
-    verdict::DropReason,
+    verdict::{Answer, DropReason},
 };
 
 const ESP: u8 = 50;
@@ -91,9 +91,10 @@ fn they_keep_the_connection_up_and_make_none() {
     let mut lab = Lab::new(Plan::new().service(VIP, UDP, Kind::Rr, 1));
     let (client, vip) = ("10.0.0.2", "10.0.0.100");
     for number in [ESP, AH] {
-        assert!(lab.send(&[by_client(&sealed(client, vip, number, 64))]).is_empty());
+        let said = lab.says(by_client(&sealed(client, vip, number, 64))).concat();
+        assert!(said.contains("| icmp 3/2 "), "{said}");
     }
-    assert_eq!((lab.all_drops(), lab.connections()), (vec![(DropReason::ProtocolUnsupported, 2)], 0));
+    assert_eq!((lab.answers(Answer::ProtocolUnreachable), lab.connections()), (2, 0));
     lab.send(&[by_client(&isakmp(client, vip, 64))]);
     for _ in 0..3 {
         lab.run(250_000);

@@ -6,7 +6,10 @@ use crate::support::{
 };
 use pointsman_dataplane::{
     scheduler::Kind,
-    verdict::DropReason::{self, TransportHeader},
+    verdict::{
+        Answer,
+        DropReason::{self, TransportHeader},
+    },
 };
 use std::net::SocketAddr;
 
@@ -187,16 +190,25 @@ fn an_init_begins_a_new_association_where_one_has_closed() {
     assert_eq!((lab.list()[0].state, lab.lives().0), ("ESTABLISHED", 2));
 }
 
+/// A host without SCTP says that it does not know the protocol.
+fn unknown(lab: &mut Lab, to: &str, chunks: &[u8]) {
+    let said = lab.says(from_client("10.0.0.2:6000", to, chunks)).concat();
+    assert!(
+        said.starts_with("cl < d0>c0 ip 10.0.0.100>10.0.0.2 ttl=64") && said.contains("| icmp 3/2 "),
+        "{said}"
+    );
+}
+
 #[test]
-fn what_is_no_init_and_of_no_association_ends_here_unless_the_director_is_sloppy() {
+fn what_is_no_init_and_of_no_association_is_of_an_unknown_protocol_unless_the_director_is_sloppy() {
     let mut plan = Plan::new().service(VIP, SCTP, Kind::Rr, 1);
     let mut lab = Lab::new(plan.clone());
     for chunks in [INIT_ACK, COOKIE_ECHO, COOKIE_ACK, DATA, SHUTDOWN, ABORT, &[]] {
-        assert!(lab.send(&[from_client("10.0.0.2:5000", VIP, chunks)]).is_empty());
+        unknown(&mut lab, VIP, chunks);
     }
     // Nor is there a service at this port.
-    assert!(lab.send(&[from_client("10.0.0.2:5000", "10.0.0.100:81", INIT)]).is_empty());
-    assert_eq!((lab.all_drops(), lab.connections()), (vec![(DropReason::AssociationUnmatched, 8)], 0));
+    unknown(&mut lab, "10.0.0.100:81", INIT);
+    assert_eq!((lab.answers(Answer::ProtocolUnreachable), lab.connections()), (8, 0));
     plan.policies.sloppy_sctp = true;
     let mut lab = Lab::new(plan);
     for (port, chunks) in (5000..).zip([DATA, COOKIE_ECHO, SHUTDOWN]) {
@@ -205,7 +217,7 @@ fn what_is_no_init_and_of_no_association_ends_here_unless_the_director_is_sloppy
     let states: Vec<_> = lab.list().iter().map(|record| record.state).collect();
     assert_eq!(states, ["ESTABLISHED", "ESTABLISHED", "S-RECEIVED"]);
     for chunks in [ABORT, &[]] {
-        assert!(lab.send(&[from_client("10.0.0.2:6000", VIP, chunks)]).is_empty());
+        unknown(&mut lab, VIP, chunks);
     }
 }
 
