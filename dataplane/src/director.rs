@@ -9,6 +9,7 @@
 mod unserved;
 
 use crate::{
+    app::helper,
     batch::{Batch, Kind, Lookup, Packet},
     command::WorkerShared,
     conn::{
@@ -173,7 +174,7 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
 ) {
     let Packet { layout, hash, port, .. } = batch.packets[i];
     if batch.packets[i].role != Role::Client {
-        return route::translated(batch, i, connections, context);
+        return route::by_role(batch, i, connections, context);
     }
     if layout.kind == Kind::TunnelError {
         let entry = connections.table.find(key, hash).map(|entry| connections.table.get(entry));
@@ -188,7 +189,7 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
         match follow(connections, entry, packet, key6, (context.now, context.snapshot)) {
             Some(Followed::Destination) => return,
             Some(Followed::Drop(reason)) => return packet.drop(reason),
-            Some(Followed::Translated) => return route::translated(batch, i, connections, context),
+            Some(Followed::ByRole) => return route::by_role(batch, i, connections, context),
             None => {}
         }
     }
@@ -196,6 +197,9 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
     let is_error = matches!(layout.kind, Kind::IcmpError | Kind::Ipsec);
     if (is_error && !scheduled) || layout.kind.is_echo() {
         return message(batch, i, key, (connections, recent), context);
+    }
+    if !context.snapshot.expectations.is_empty() && helper::expected(batch, i, key, connections, context) {
+        return recent.add(hash);
     }
     let marked = of_mark(key, port, context.snapshot);
     let known = marked.or_else(|| recent.service(key));

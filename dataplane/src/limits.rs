@@ -81,6 +81,12 @@ const _: () = assert!(BATCH <= 128, "the design bounds a batch to 128");
 const _: () = assert!(EXCEPTION_BUDGET <= BATCH / 2, "the host leaves room for those it is there for");
 const _: () = assert!(PUNT_BYTES >= 14 + 8 + 40 + 32, "a neighbour advertisement behind two VLAN tags fits");
 
+/// FTP sessions by NAT that ask for passive data connections at a time, of each worker and address family.
+pub const MAX_FTP_SESSIONS: usize = 1_024;
+
+/// FTP data connections that were spoken of and have not been opened yet, of all workers together.
+pub const MAX_EXPECTED: usize = 4_096;
+
 /// Templates of persistent clients, of all services together.
 pub const MAX_TEMPLATES: usize = 1 << 17;
 

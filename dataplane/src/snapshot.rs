@@ -5,6 +5,7 @@
 //! snapshot into the next. Connections name destinations by slot and generation, never by pointer.
 
 use crate::{
+    app::expected::Expectations,
     conn::template::Templates,
     forward::tunnel::Template,
     fragments::tracker::Fragments,
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub templates: Arc<Templates>,
     /// Which flows fragments are of: the same for all generations.
     pub fragments: Arc<Fragments>,
+    /// The FTP data connections that were spoken of and are not there yet: the same for all generations.
+    pub expectations: Arc<Expectations>,
     /// The paths of tunnels, by the address at their end.
     pub paths: Arc<HashMap<IpAddr, Arc<PathMtu>>>,
     /// Of connections, by state.

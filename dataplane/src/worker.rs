@@ -264,6 +264,7 @@ impl<P: Port> Worker<P> {
         if self.index == 0 && now != self.templates_at {
             self.templates_at = now;
             snapshot.templates.expire(now, TEMPLATE_BUDGET);
+            snapshot.expectations.expire(now);
         }
         let swept = self.v4.sweep(now, snapshot) + self.v6.sweep(now, snapshot);
         let swept = swept + self.v4.defend(now, snapshot, stats) + self.v6.defend(now, snapshot, stats);
@@ -377,6 +378,8 @@ fn record<K: Key>(
     let (virtual_service, destination, method) = match found.role {
         // Where its packets leave from, and where they go.
         Role::Outbound => (connections.becomes(entry)?.client(), virtual_service, Method::Nat),
+        // To the server by another port than its session's.
+        Role::Data => (virtual_service, connections.becomes(entry)?.virtual_service(), Method::Nat),
         _ => {
             let destination = destination_of(found, snapshot)?;
             // A server of every port takes a connection at the port that its client asked for.

@@ -15,8 +15,8 @@ use pointsman_dataplane::{
 use support::{
     Lab, Plan, Size, TCP, UDP,
     frames::{
-        ACK, C0, D0, D1, FIN, Ip, R2, RST, SYN, arp_request, echo, ethernet, frame, icmp, icmp_packet,
-        solicitation, tcp, udp, udp_packet,
+        ACK, C0, D0, D1, FIN, Ip, R1, R2, RST, SYN, Segment, arp_request, echo, ethernet, frame, icmp,
+        icmp_packet, solicitation, tcp, udp, udp_packet,
     },
 };
 
@@ -123,6 +123,52 @@ fn nothing_is_allocated_for_a_hundred_thousand_packets_of_every_kind() {
     for reason in [DropReason::FrameTruncated, DropReason::NotOurMac].into_iter().chain(reasons) {
         assert!(lab.drops(reason) > 100, "{reason} was not among them");
     }
+}
+
+/// An FTP session of a client with the first server, and the data connections that it speaks of.
+fn ftp(n: u16) -> Vec<(usize, Vec<u8>)> {
+    let client = format!("10.0.0.2:{}", 5_000 + n);
+    let (vip, server) = ("10.0.0.103:21", "192.168.50.11:21");
+    let waits = format!("227 ok (192,168,50,11,100,{n})\r\n");
+    let asks = format!("PORT 10,0,0,2,101,{n}\r\n");
+    let data = [format!("10.0.0.2:{}", 7_000 + n), format!("10.0.0.2:{}", 25_856 + n)];
+    let by_server = |segment: Segment| (1, ethernet(D1, R1, &segment.packet()));
+    vec![
+        (0, tcp(&client, vip, SYN).frame()),
+        by_server(tcp(server, &client, SYN | ACK)),
+        (0, tcp(&client, vip, ACK).seq(1001, 1001).text("PASV\r\n").frame()),
+        by_server(tcp(server, &client, ACK).seq(1001, 1007).text(&waits)),
+        (0, tcp(&data[0], &format!("10.0.0.103:{}", 25_600 + n), SYN).frame()),
+        (0, tcp(&client, vip, ACK).seq(1007, 1027).text(&asks).frame()),
+        by_server(tcp("192.168.50.11:20", &data[1], SYN)),
+        (0, tcp(&data[1], "10.0.0.103:20", SYN | ACK).frame()),
+        (0, tcp(&client, vip, FIN | ACK).seq(1030, 1027).frame()),
+    ]
+}
+
+#[test]
+fn nothing_is_allocated_for_ftp_sessions_and_their_data_connections() {
+    let plan = Plan::new().service("10.0.0.103:21", TCP, Kind::Rr, 1).natted(0, 21);
+    let mut lab = Lab::sized(plan, Size { connections: 600, ..Size::default() });
+    let frames: Vec<_> = (1..60).flat_map(ftp).collect();
+    let round = |lab: &mut Lab| {
+        for (port, frame) in &frames {
+            assert!(lab.stations[0].wires[*port].push(frame));
+            lab.stations[0].worker.poll(lab.now);
+        }
+        lab.wait(1_000_000);
+        (0..2_000).for_each(|_| assert!(lab.stations[0].worker.poll(lab.now) < 1_000));
+        lab.stations[0].wires.iter_mut().for_each(|wire| while wire.pop().is_some() {});
+    };
+    round(&mut lab);
+    lab.plan.resolve();
+    round(&mut lab);
+    let (before, dropped) = (lab.lives().0, lab.all_drops());
+    let seen = allocation_counter::measure(|| (0..20).for_each(|_| round(&mut lab)));
+    assert_eq!((seen.count_total, seen.bytes_total, seen.count_current), (0, 0, 0));
+    // Each session has had a connection of either kind.
+    assert_eq!((lab.lives().0 - before, lab.connections()), (20 * 59 * 3, 0));
+    assert_eq!(lab.all_drops(), dropped);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::{
 };
 pub use pending::pending;
 use pointsman_dataplane::{
+    app::expected::Expectations,
     conn::template::Templates,
     fragments::tracker::Fragments,
     index,
@@ -51,6 +52,7 @@ pub struct Compiler {
     ways: Ways,
     templates: Arc<Templates>,
     fragments: Arc<Fragments>,
+    expectations: Arc<Expectations>,
     on_link: Arc<OnLink>,
     /// Of the last generation, as all services have them.
     timeouts: Timeouts,
@@ -113,6 +115,7 @@ impl Compiler {
             ways: Ways::default(),
             templates: Arc::new(Templates::new(MAX_TEMPLATES)),
             fragments: Arc::new(Fragments::new(MAX_FRAGMENTED)),
+            expectations: Arc::default(),
             on_link: Arc::default(),
             timeouts: Timeouts::default(),
             network: Network::default(),
@@ -213,6 +216,7 @@ impl Compiler {
             next_hops: self.next_hops.end(),
             templates: self.templates.clone(),
             fragments: self.fragments.clone(),
+            expectations: self.expectations.clone(),
             on_link: self.on_link.clone(),
             paths: self.tunnels.paths(),
             timeouts: timeouts(&configuration.timeouts),

@@ -8,6 +8,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+/// The port of sessions.
+pub const CONTROL_PORT: u16 = 21;
+
 /// Bytes of the longest text that takes the place of another: `255,255,255,255,255,255`.
 pub const MAX_TEXT: usize = 23;
 

@@ -1,5 +1,5 @@
-//! What looks into the payload: the helper of FTP and the persistence engine of SIP. Pure functions and plain data; who
-//! asks them makes and finds the connections.
+//! What looks into the payload: the helper of FTP and the persistence engine of SIP. Pure functions and plain data, but for
+//! [`helper`], which makes and finds the connections that FTP sessions speak of.
 //!
 //! Of an FTP session by NAT, [`ftp::command`] is asked for what the client sends. [`ftp::Command::Active`] tells of a data
 //! connection that the server will open; [`ftp::Command::Passive`] puts the session into [`control::ControlConnections`].
@@ -11,7 +11,9 @@
 //! [`crate::conn::template::Templates::follow_call`] for the server.
 
 pub mod control;
+pub mod expected;
 pub mod ftp;
+pub mod helper;
 pub mod sequence;
 pub mod sip;
 

@@ -61,7 +61,7 @@ impl BatchKey for Key6 {
 
 /// Finds the connections of the packets of one address family, whose buckets are on their way. A packet of a connection
 /// gets its destination and is counted; one whose server was removed ends here; the others are added to `misses`, and so
-/// are those of connections without a destination (source NAT).
+/// are those that go on by their role (source NAT, FTP).
 #[inline]
 pub fn batch<K: BatchKey, F: Frame>(
     connections: &mut Connections<K>,
@@ -91,7 +91,7 @@ pub fn batch<K: BatchKey, F: Frame>(
             Some(Followed::Destination) => {}
             Some(Followed::Drop(reason)) => packet.drop(reason),
             // `misses` holds a batch, and each packet is in one of the two families.
-            Some(Followed::Translated) | None => misses.push(i as u8),
+            Some(Followed::ByRole) | None => misses.push(i as u8),
         }
         i += 1;
     }
@@ -124,6 +124,9 @@ fn usual<K: BatchKey>(
             return i;
         }
         if entry.role != Role::Client {
+            if entry.role != Role::Server {
+                return i;
+            }
             let hop = Connections::last_hop(entry, snapshot.generation);
             let client = || entry.key.virtual_service().ip();
             let known = |hop: &u32| destination.virtual_service.is_some() && snapshot.is_hop_of(*hop, client);
@@ -144,8 +147,8 @@ pub enum Followed {
     Destination,
     /// It ends here.
     Drop(DropReason),
-    /// Its addresses change and it is routed: the packet says its entry and role.
-    Translated,
+    /// It goes on by its role, for more than its destination counts: the packet says its entry and role.
+    ByRole,
 }
 
 /// Whether a packet of a flow begins a connection: TCP's SYN, SCTP's INIT.
@@ -179,13 +182,17 @@ pub fn follow<K: BatchKey>(
     let quiesced = destination.is_some_and(|destination| destination.shared.weight() == 0);
     if role.is_first()
         && begins(connections.table.get(first).key.protocol(), layout.kind, layout.event)
-        && connections.is_reused(first, quiesced && role == Role::Client, &snapshot.policies)
+        && connections.is_reused(
+            first,
+            quiesced && matches!(role, Role::Client | Role::Control),
+            &snapshot.policies,
+        )
     {
         connections.end(first, ticks, snapshot);
         return None;
     }
     let removed = destination.is_some_and(|destination| destination.presence == Presence::Removed);
-    if role == Role::Client && removed {
+    if matches!(role, Role::Client | Role::Control | Role::Data) && removed {
         if !snapshot.policies.expire_nodest_conn {
             return Some(Followed::Drop(DropReason::DestinationRemoved));
         }
@@ -201,7 +208,7 @@ pub fn follow<K: BatchKey>(
     packet.role = role;
     match role {
         Role::Client => {}
-        Role::Server => {
+        Role::Server | Role::ControlAnswers => {
             // What the client knows itself and its service by, for a service of many addresses.
             let client = connections.table.get(first).key;
             match snapshot.hop_towards(client.client().ip(), now) {
@@ -213,10 +220,11 @@ pub fn follow<K: BatchKey>(
             }
             client.keep_in(packet, key6);
         }
-        Role::Outbound | Role::Inbound => {
-            packet.entry = entry;
-            return Some(Followed::Translated);
-        }
+        Role::Outbound | Role::Inbound | Role::Control | Role::Data | Role::DataAnswers => {}
+    }
+    if !matches!(role, Role::Client | Role::Server) {
+        packet.entry = entry;
+        return Some(Followed::ByRole);
     }
     packet.destination = slot;
     Some(Followed::Destination)

@@ -7,7 +7,7 @@ mod defence;
 pub mod key;
 mod lists;
 pub mod lookup;
-mod pair;
+pub mod pair;
 pub mod sctp;
 pub mod state;
 mod sweep;
@@ -17,7 +17,8 @@ pub mod template;
 mod wheel;
 
 use crate::{
-    limits::EXPIRE_BUDGET,
+    app::control::ControlConnections,
+    limits::{EXPIRE_BUDGET, MAX_FTP_SESSIONS},
     policy::Policies,
     snapshot::{Destination, Method, Presence, Snapshot, Timeouts},
     stats::WorkerStats,
@@ -28,7 +29,7 @@ use arrayvec::ArrayVec;
 use key::Key;
 use pointsman_hugepages::{Error, Options};
 use sctp::SctpState;
-use table::{Entry, NONE, Table, prefetch};
+use table::{Entry, NONE, Role, Table, prefetch};
 use tcp::{Direction, TcpState};
 use template::Held;
 use wheel::{HalfOpen, LANES, Wheel};
@@ -37,6 +38,8 @@ use wheel::{HalfOpen, LANES, Wheel};
 pub struct Connections<K: Key> {
     /// Where they are found.
     pub table: Table<K>,
+    /// The FTP sessions among them that have asked for passive data connections, by the session's own entry.
+    pub(crate) sessions: ControlConnections<u32>,
     wheel: Wheel,
     /// The tick of the last look at the half-open queues.
     looked: Ticks,
@@ -63,6 +66,7 @@ impl<K: Key> Connections<K> {
     pub fn new(capacity: usize, seed: u64, memory: &Options) -> Result<Self, Error> {
         Ok(Self {
             table: Table::new(capacity, seed, memory)?,
+            sessions: ControlConnections::new(MAX_FTP_SESSIONS),
             wheel: Wheel::new(),
             looked: Ticks(0),
             turn: 0,
@@ -265,6 +269,9 @@ impl<K: Key> Connections<K> {
         }
         let ended = self.table.get(entry);
         let peer = ended.peer;
+        if ended.role == Role::Control {
+            self.sessions.remove(&entry);
+        }
         if ended.template.is_some() {
             let server = (ended.destination, ended.destination_generation);
             snapshot.templates.release(ended.template, server, now);

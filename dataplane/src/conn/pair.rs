@@ -4,7 +4,7 @@
 //! a usual answer touches no other line. It is in no list: it ends with its peer.
 
 use super::{
-    Connections, TableFull, destination_of,
+    Connections, TableFull, destination_of, is_active,
     key::Key,
     state,
     table::{self, Entry, NONE, Role},
@@ -13,10 +13,21 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
+    app::ftp,
     snapshot::{Destination, Snapshot},
     stats::WorkerStats,
     time::Ticks,
+    wire::protocol,
 };
+
+/// Which side opens a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+}
 
 impl<K: Key> Connections<K> {
     /// Has the answers of a NATed server found. Where two connections of one client come out at the same server by the same
@@ -31,8 +42,14 @@ impl<K: Key> Connections<K> {
     ) -> Result<(), TableFull> {
         let made = *self.table.get(entry);
         let answers = made.key.turned().with_source_address(destination.address, destination.port);
-        let added = answers
-            .is_some_and(|answers| self.add_peer((entry, made), &answers, Role::Server, now, surroundings));
+        let is_ftp =
+            made.key.protocol() == protocol::TCP && made.key.virtual_service().port() == ftp::CONTROL_PORT;
+        let role = if is_ftp { Role::ControlAnswers } else { Role::Server };
+        let added =
+            answers.is_some_and(|answers| self.add_peer((entry, made), &answers, role, now, surroundings));
+        if is_ftp {
+            self.table.get_mut(entry).role = Role::Control;
+        }
         if added {
             return Ok(());
         }
@@ -124,6 +141,49 @@ impl<K: Key> Connections<K> {
         Ok(entry)
     }
 
+    /// Makes the data connection of an FTP session, with the answers `answers`, to the destination in `slot`: the one that its
+    /// session has. As with the original it counts as a connection of its destination, and not as one that was scheduled.
+    pub fn create_data(
+        &mut self,
+        (key, answers): (&K, &K),
+        (slot, opener): (u32, Opener),
+        (event, bytes): (u8, u16),
+        now: Ticks,
+        (snapshot, stats): (&Snapshot, &WorkerStats),
+    ) -> Result<u32, TableFull> {
+        let destination = snapshot.destinations.get(slot as usize).ok_or(TableFull)?;
+        let hash = self.table.hash(key);
+        // The client's port may be that of an earlier one, with another server.
+        if let Some(known) = self.table.find(key, hash) {
+            if !self.table.get(known).role.is_first() {
+                return Err(TableFull);
+            }
+            self.end(known, now, snapshot);
+        }
+        let entry = match self.table.take(hash) {
+            Ok(entry) => entry,
+            Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
+        };
+        let mut made = Entry::new(key);
+        (made.role, made.last_seen) = (Role::Data, now);
+        (made.destination, made.destination_generation) = (slot, destination.generation);
+        let direction = match opener {
+            Opener::Client => Direction::Input,
+            Opener::Server => Direction::Output,
+        };
+        made.state = state::first(key.protocol(), direction, event, self.is_secure(snapshot));
+        destination.shared.connected(is_active(&made));
+        self.put(entry, made, now, snapshot);
+        if !self.add_peer((entry, made), answers, Role::DataAnswers, now, (snapshot, stats)) {
+            self.end(entry, now, snapshot);
+            return Err(TableFull);
+        }
+        let from = if opener == Opener::Client { entry } else { self.table.get(entry).peer };
+        self.table.get_mut(from).count(bytes);
+        stats.connections_created.add(1);
+        Ok(from)
+    }
+
     /// The key of the packets that the peer of an entry is for, turned round: what a packet of the entry becomes.
     pub fn becomes(&self, entry: u32) -> Option<K> {
         let peer = self.table.get(entry).peer;
@@ -152,7 +212,6 @@ impl<K: Key> Connections<K> {
 /// Whether there is still what a connection is for: its service, or the rule that gave it its address.
 pub(super) fn is_valid<K: Key>(entry: &Entry<K>, snapshot: &Snapshot) -> bool {
     match entry.role {
-        Role::Client | Role::Server => destination_of(entry, snapshot).is_some(),
         Role::Outbound | Role::Inbound => {
             let inside = match entry.role {
                 Role::Outbound => entry.key.client().ip(),
@@ -160,5 +219,6 @@ pub(super) fn is_valid<K: Key>(entry: &Entry<K>, snapshot: &Snapshot) -> bool {
             };
             snapshot.routing.source_nat.iter().any(|rule| rule.source.contains(inside))
         }
+        _ => destination_of(entry, snapshot).is_some(),
     }
 }

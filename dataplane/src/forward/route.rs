@@ -8,6 +8,7 @@
 
 use super::nat::{self, End};
 use crate::{
+    app::helper,
     batch::{Batch, Layout, Packet},
     conn::{Connections, TableFull, lookup::BatchKey, table::Role},
     director::Context,
@@ -114,7 +115,22 @@ fn free_port<K: Asked>(
     })
 }
 
-/// Routes a packet of a connection with source NAT, frame `i`, which was found in the table.
+/// A packet of a connection whose destination alone does not say where it goes.
+#[cold]
+pub(crate) fn by_role<K: Asked + BatchKey, F: Frame>(
+    batch: &mut Batch<F>,
+    i: usize,
+    connections: &mut Connections<K>,
+    context: &mut Context<'_>,
+) {
+    match batch.packets[i].role {
+        Role::Control | Role::ControlAnswers => helper::session(batch, i, connections, context),
+        _ => translated(batch, i, connections, context),
+    }
+}
+
+/// Routes a packet, frame `i`, of a connection that was found in the table, with source NAT or of an FTP data connection.
+/// What it becomes is what its peer's packets answer.
 pub(crate) fn translated<K: Asked + BatchKey, F: Frame>(
     batch: &mut Batch<F>,
     i: usize,
@@ -126,8 +142,16 @@ pub(crate) fn translated<K: Asked + BatchKey, F: Frame>(
         return batch.packets[i].drop(DropReason::DestinationRemoved);
     };
     let pair = |socket: SocketAddr| (socket.ip(), socket.port());
+    if let Role::Data | Role::DataAnswers = role
+        && let Some(counters) =
+            context.shared.stats.destinations.get(connections.table.get(entry).destination as usize)
+    {
+        counters.count(role == Role::DataAnswers, layout.ip_len());
+    }
     let (change, towards) = match role {
-        Role::Inbound => ((End::Destination, pair(new.virtual_service())), Some(new.virtual_service().ip())),
+        Role::Inbound | Role::Data => {
+            ((End::Destination, pair(new.virtual_service())), Some(new.virtual_service().ip()))
+        }
         _ => ((End::Source, pair(new.client())), address(batch.frames[i].data(), &layout, End::Destination)),
     };
     let Some(towards) = towards else { return batch.packets[i].drop(DropReason::FrameTruncated) };

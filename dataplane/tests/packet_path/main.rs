@@ -7,6 +7,7 @@ mod drops;
 mod exception;
 mod expiry;
 mod fragments;
+mod ftp;
 mod ipsec;
 mod nat;
 mod neighbors;

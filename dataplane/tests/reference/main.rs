@@ -142,7 +142,8 @@ impl Both {
             let ip = Ip { ttl, id, ..Ip::default() };
             if is_tcp {
                 let (seq, ack) = (1_000 + u32::from(id), 77);
-                Segment { client: flow.client, service, flags, seq, ack, len, ip }.packet()
+                Segment { client: flow.client, service, flags, seq, ack, len, text: String::new(), ip }
+                    .packet()
             } else {
                 udp_packet(&client, &service.to_string(), &support::frames::data(len), &ip)
             }

@@ -116,6 +116,8 @@ pub(crate) struct Segment {
     pub(crate) seq: u32,
     pub(crate) ack: u32,
     pub(crate) len: usize,
+    /// What stands behind the `len` bytes.
+    pub(crate) text: String,
     pub(crate) ip: Ip,
 }
 
@@ -133,6 +135,7 @@ pub(crate) fn tcp(client: &str, service: &str, flags: u8) -> Segment {
         seq: 1000,
         ack: 0,
         len: 0,
+        text: String::new(),
         ip: Ip::default(),
     }
 }
@@ -145,6 +148,11 @@ impl Segment {
 
     pub(crate) fn len(mut self, len: usize) -> Self {
         self.len = len;
+        self
+    }
+
+    pub(crate) fn text(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.text);
         self
     }
 
@@ -166,6 +174,7 @@ impl Segment {
         bytes.extend([0; 4]);
         bytes.extend(options);
         bytes.extend(data(self.len));
+        bytes.extend(self.text.as_bytes());
         let (source, destination) = (self.client.ip(), self.service.ip());
         let pseudo = pseudo_header(source, destination, 6, bytes.len());
         fill_checksum(&mut bytes, 16, &pseudo);

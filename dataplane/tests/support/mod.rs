@@ -8,6 +8,7 @@ pub(crate) mod text;
 use crossbeam::channel;
 use frames::{C0, D0, D1, R1, R2, R3};
 use pointsman_dataplane::{
+    app::expected::Expectations,
     command::{Command, ConnectionRecord, ConnectionsQuery, WorkerShared},
     conn::template::Templates,
     exception::{self, HostEnd},
@@ -75,6 +76,7 @@ pub(crate) struct Plan {
     on_link: Arc<OnLink>,
     templates: Arc<Templates>,
     fragments: Arc<Fragments>,
+    expectations: Arc<Expectations>,
     schedulers: HashMap<ServiceKey, Scheduler>,
 }
 
@@ -247,6 +249,7 @@ impl Plan {
             timeouts: self.timeouts.clone(),
             templates: self.templates.clone(),
             fragments: self.fragments.clone(),
+            expectations: self.expectations.clone(),
             paths: Arc::new(self.slots.iter().filter_map(path).collect()),
             ..Snapshot::default()
         };

@@ -40,13 +40,21 @@ pub enum Role {
     Outbound,
     /// The answers to those.
     Inbound,
+    /// A client's FTP commands to a NATed server: what they say of data connections is heeded.
+    Control,
+    /// The server's replies to those.
+    ControlAnswers,
+    /// A client's, of a data connection that an FTP session spoke of: its server's port is its own, not its destination's.
+    Data,
+    /// The server's of such a one.
+    DataAnswers,
 }
 
 impl Role {
     /// Whether the entry is the connection's own: its state, its time and its list are the connection's.
     #[inline]
     pub fn is_first(self) -> bool {
-        matches!(self, Role::Client | Role::Outbound)
+        matches!(self, Role::Client | Role::Outbound | Role::Control | Role::Data)
     }
 }
 
