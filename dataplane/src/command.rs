@@ -3,6 +3,7 @@
 //! Queues are bounded and lock-free; the worker looks at them once a poll and never waits on them.
 
 use crate::{
+    app::sip::CallId,
     limits::{COMMAND_QUEUE, PUNT_BYTES, PUNT_QUEUE},
     snapshot::Method,
     stats::WorkerStats,
@@ -101,6 +102,8 @@ pub struct ConnectionRecord {
     pub method: Method,
     /// The slot of the destination; `None` of source NAT, which has none.
     pub slot: Option<u32>,
+    /// Of a template of the persistence engine of SIP: the call that it is of.
+    pub call_id: Option<CallId>,
 }
 
 /// A frame that the control plane may learn a neighbour from.

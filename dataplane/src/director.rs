@@ -9,7 +9,7 @@
 mod unserved;
 
 use crate::{
-    app::helper,
+    app::{helper, sip},
     batch::{Batch, Kind, Lookup, Packet},
     command::WorkerShared,
     conn::{
@@ -297,7 +297,15 @@ fn special<K: Asked, F: Frame>(
     }
     let picked = match &service.persistence {
         None => service.scheduler.pick(opening).map(|slot| (slot, Held::default())),
-        Some(persistence) => stay(service, persistence, opening, context),
+        Some(persistence) if persistence.by_call => {
+            let packet = (batch.frames[i].data(), &batch.packets[i].layout);
+            let Some(call_id) = sip::call_id_of(packet, opening.key.protocol()) else {
+                batch.packets[i].drop(DropReason::NoCallId);
+                return None;
+            };
+            stay(service, (persistence, call_id), opening, context)
+        }
+        Some(persistence) => stay(service, (persistence, &[]), opening, context),
     };
     let Some((slot, template)) = picked else {
         port_unreachable(batch, i, context);
@@ -354,11 +362,11 @@ fn release(slot: u32, template: Held, context: &Context<'_>) {
     context.snapshot.templates.release(template, (slot, generation), context.now.ticks());
 }
 
-/// Where a new connection of a persistent service goes: to the server that its client stays with, if that is still
+/// Where a new connection of a persistent service goes: to the server that its client, or the client's call, stays with, if that is still
 /// configured, be it quiesced or overloaded; else to the one that the scheduler picks.
 fn stay<K: Asked>(
     service: &Service,
-    persistence: &Persistence,
+    (persistence, call_id): (&Persistence, &[u8]),
     opening: &Opening<'_, K>,
     context: &Context<'_>,
 ) -> Option<(u32, Held)> {
@@ -393,7 +401,7 @@ fn stay<K: Asked>(
         let found = destination(slot)?;
         Some(template::Picked { slot, generation: found.generation, shared: found.shared.clone() })
     };
-    snapshot.templates.follow(&key, (opening.now, persistence.timeout), is_usable, pick)
+    snapshot.templates.follow_call(&key, call_id, (opening.now, persistence.timeout), is_usable, pick)
 }
 
 /// Whether the packet may open a connection: nothing from the FTP data port; TCP by a SYN without RST, SCTP by INIT, unless

@@ -170,6 +170,8 @@ pub struct Persistence {
     pub timeout: Ticks,
     /// Bits of the client's address that count.
     pub prefix: u8,
+    /// A client's calls are told apart by their Call-ID (the persistence engine of SIP).
+    pub by_call: bool,
 }
 
 /// How packets reach a destination.

@@ -76,6 +76,7 @@ counted! {
         ProtocolUnsupported = "protocol_unsupported", "An ICMP message to a virtual address that is neither an echo request nor an error about a connection: nobody is there to take it.";
         ServicePending = "service_pending", "The service uses a feature that this version accepts but does not run yet; `pointsman show` names it.";
         MethodPending = "method_pending", "The server's forwarding method is accepted but not run yet; use direct routing or a tunnel.";
+        NoCallId = "no_call_id", "A packet to a service with the persistence engine of SIP that would open a connection and has no Call-ID: not SIP, or not by UDP.";
         ResetUnmatched = "reset_unmatched", "A RST that belongs to no connection: late, or a scan.";
         DestinationRemoved = "destination_removed", "The real server of this connection was removed; it resumes if the server is added again.";
         NoRoute = "no_route", "No route leads to the real server, or to where a server sends; add one to the director.";

@@ -361,6 +361,7 @@ fn record_of_template(number: usize, now: Ticks, snapshot: &Snapshot) -> Option<
         outbound: false,
         method: destination.method,
         slot: Some(found.slot),
+        call_id: found.call_id,
     })
 }
 
@@ -401,5 +402,6 @@ fn record<K: Key>(
         outbound: found.role == Role::Outbound,
         method,
         slot: (found.role != Role::Outbound).then_some(found.destination),
+        call_id: None,
     })
 }

@@ -58,6 +58,10 @@ struct View<'a> {
     bytes_out: u64,
     worker: u32,
     method: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    persistence_engine: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    persistence_data: &'a str,
 }
 
 impl Connections {
@@ -136,6 +140,8 @@ fn view(connection: &Connection) -> View<'_> {
         bytes_out: connection.bytes_out,
         worker: connection.worker,
         method: method_name(connection),
+        persistence_engine: &connection.persistence_engine,
+        persistence_data: &connection.persistence_data,
     }
 }
 
@@ -190,5 +196,15 @@ mod tests {
         assert_eq!(value.as_object().unwrap().len(), 15);
         let outbound = Connection { outbound: true, ..sample() };
         assert_eq!(serde_json::to_value(view(&outbound)).unwrap()["method"], "source-nat");
+        let call = Connection {
+            persistence_engine: "sip".into(),
+            persistence_data: "a84b4c76e66710".into(),
+            ..sample()
+        };
+        let value = serde_json::to_value(view(&call)).unwrap();
+        assert_eq!(
+            (&value["persistence_engine"], &value["persistence_data"]),
+            (&"sip".into(), &"a84b4c76e66710".into())
+        );
     }
 }

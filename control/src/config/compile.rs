@@ -9,7 +9,7 @@ mod ways;
 
 use self::rules::{marks, own_timeouts, source_nat, timeouts};
 use super::{
-    model::{Configuration, Method, Server, Service, ServiceKey, ServiceTimeouts, Timeouts},
+    model::{Configuration, Engine, Method, Server, Service, ServiceKey, ServiceTimeouts, Timeouts},
     next_hops::NextHops,
     slots::{DestinationKey, Moment, Slot, Slots},
     tunnels::Tunnels,
@@ -245,6 +245,7 @@ impl Compiler {
             let persistence = service.persistence.map(|persistence| snapshot::Persistence {
                 timeout: Ticks::from_secs(persistence.seconds.get()),
                 prefix: persistence.prefix,
+                by_call: service.engine == Some(Engine::Sip),
             });
             let (scheduler, one_packet) = (compiled.scheduler.clone(), service.one_packet);
             services.push(snapshot::Service {

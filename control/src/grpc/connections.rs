@@ -170,6 +170,8 @@ fn encode(record: &ConnectionRecord, worker: u16) -> Connection {
         Method::Tunnel => ForwardingMethod::Tunnel,
         Method::Local => model::Method::Local.into(),
     };
+    let call_id = record.call_id.as_ref();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Connection {
         protocol: record.protocol.into(),
         client_address: record.client.ip().to_string(),
@@ -187,5 +189,7 @@ fn encode(record: &ConnectionRecord, worker: u16) -> Connection {
         packets_out: record.packets_out,
         bytes_out: record.bytes_out,
         outbound: record.outbound,
+        persistence_engine: call_id.map_or("", |_| model::Engine::Sip.name()).into(),
+        persistence_data: call_id.map_or(String::new(), |call_id| text(call_id.as_bytes())),
     }
 }

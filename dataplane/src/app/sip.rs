@@ -4,6 +4,11 @@
 //! any case; lines that end in CR LF, LF, or CR (RFC 2543); a value on a continuation line. The first header that has a
 //! value counts, and that value must fill its line. As with the original the headers are not told from the body.
 
+use crate::{
+    batch::Layout,
+    wire::{protocol, udp},
+};
+
 /// Bytes of the longest Call-ID that counts; a datagram with a longer one has none.
 pub const MAX_CALL_ID: usize = 255;
 
@@ -61,6 +66,12 @@ pub fn call_id(payload: &[u8]) -> Option<&[u8]> {
         return value.get(..len).filter(|_| ends_line && len <= MAX_CALL_ID);
     }
     None
+}
+
+/// The same of a packet: its frame, and its layout. The engine knows UDP alone.
+pub fn call_id_of<'a>((frame, layout): (&'a [u8], &Layout), number: u8) -> Option<&'a [u8]> {
+    let payload = usize::from(layout.l4) + udp::HEADER_LEN..usize::from(layout.end);
+    frame.get(payload).filter(|_| number == protocol::UDP).and_then(call_id)
 }
 
 /// What follows the next end of a line; `None` if nothing does.

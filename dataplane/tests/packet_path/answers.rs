@@ -313,7 +313,7 @@ fn an_ftp_service_without_persistence_takes_no_connection_to_another_port() {
 
 #[test]
 fn a_pending_ftp_service_takes_connections_to_other_ports_only_if_it_is_persistent() {
-    let held = Persistence { timeout: Ticks::from_secs(300), prefix: 32 };
+    let held = Persistence { timeout: Ticks::from_secs(300), prefix: 32, by_call: false };
     for (persistence, answers) in [(None, 1), (Some(held), 0)] {
         let mut plan = Plan::new().service("10.0.0.100:21", TCP, Kind::Rr, 1);
         (plan.services[0].persistence, plan.services[0].pending) = (persistence, true);

@@ -190,6 +190,7 @@ fn every_reason_has_a_test_that_causes_it() {
     let elsewhere = [
         (ServicePending, "the_state_of_the_director_is_a_reason_too"),
         (MethodPending, "the_state_of_the_director_is_a_reason_too"),
+        (NoCallId, "what_has_no_call_id_opens_no_connection"),
         (NoRoute, "the_state_of_the_director_is_a_reason_too"),
         (TunnelMtu, "a_path_too_narrow_for_any_packet_in_a_tunnel_is_counted"),
         (PortGone, "the_state_of_the_director_is_a_reason_too"),
@@ -220,6 +221,7 @@ fn every_reason_has_a_test_that_causes_it() {
         + include_str!("fragments.rs")
         + include_str!("neighbors.rs")
         + include_str!("policies.rs")
+        + include_str!("sip.rs")
         + include_str!("source_nat.rs")
         + include_str!("tunnels.rs")
         + include_str!("workers.rs");

@@ -16,6 +16,7 @@ mod policies;
 mod properties;
 mod schedulers;
 mod sctp;
+mod sip;
 mod source_nat;
 mod states;
 #[path = "../support/mod.rs"]

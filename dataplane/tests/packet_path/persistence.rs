@@ -20,7 +20,8 @@ fn client(from: &str, port: u16, flags: u8) -> Segment {
 /// A service with two servers whose clients stay for two minutes.
 fn plan(port: u16, prefix: u8) -> Plan {
     let mut plan = Plan::new().service(&format!("{VIP}:{port}"), TCP, Kind::Rr, 2);
-    plan.services[0].persistence = Some(Persistence { timeout: Ticks::from_secs(120), prefix });
+    plan.services[0].persistence =
+        Some(Persistence { timeout: Ticks::from_secs(120), prefix, by_call: false });
     plan
 }
 
@@ -51,7 +52,8 @@ fn all_ports_of_a_client_go_to_one_server_as_in_the_recording() {
     // PersistConn, ActiveConn, InActConn.
     let counts = [0, 1].map(|slot: usize| (lab.plan.slots[slot].shared.templates(), lab.counts(slot)));
     assert_eq!(counts, [(1, (2, 0)), (1, (3, 0))]);
-    lab.plan.services[0].persistence = Some(Persistence { timeout: Ticks::from_secs(120), prefix: 24 });
+    lab.plan.services[0].persistence =
+        Some(Persistence { timeout: Ticks::from_secs(120), prefix: 24, by_call: false });
     lab.publish();
     let mut to = |from| server(&mut lab, client(from, 80, SYN));
     assert_eq!([to("10.9.7.1:6001"), to("10.9.7.2:6001"), to("10.9.8.2:6001")], ["r2", "r2", "r1"]);

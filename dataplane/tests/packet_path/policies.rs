@@ -81,7 +81,8 @@ fn with_expire_nodest_conn_a_syn_leaves_a_quiesced_server() {
 fn expire_quiescent_template_lets_a_client_go_whose_server_is_quiesced() {
     for (on, expected) in [(false, "r2"), (true, "r1")] {
         let mut lab = lab(|policies| policies.expire_quiescent_template = on);
-        lab.plan.services[0].persistence = Some(Persistence { timeout: Ticks::from_secs(120), prefix: 32 });
+        lab.plan.services[0].persistence =
+            Some(Persistence { timeout: Ticks::from_secs(120), prefix: 32, by_call: false });
         lab.publish();
         assert_eq!(went(&mut lab, segment(1, SYN)), "r2");
         change(&mut lab, 1, Some(0));

@@ -40,7 +40,7 @@ pub fn services_text(services: &[ServiceStatus], banner: bool, format: Format, n
 pub fn connections_title(format: Format) -> &'static str {
     if format.columns == Columns::PersistentConn {
         "IPVS connection entries\n\
-         pro expire state       source             virtual            destination        pe name          pe_data           \n"
+         pro expire state       source             virtual            destination        pe name          pe_data\n"
     } else {
         "IPVS connection entries\npro expire state       source             virtual            destination\n"
     }
@@ -52,13 +52,18 @@ pub fn connection_line(connection: &Connection, format: Format, names: &dyn Name
     let end = |address: &str, port| endpoint(address, port, protocol, format.numeric, names);
     let seconds = connection.expires_milliseconds / 1000;
     let expire = format!("{:02}:{:02}", seconds / 60, seconds % 60);
+    let mut server = end(&connection.server_address, connection.server_port);
+    if format.columns == Columns::PersistentConn && !connection.persistence_engine.is_empty() {
+        // The original's columns are not those of its title.
+        server =
+            format!("{server:<16} {:<18} {}", connection.persistence_engine, connection.persistence_data);
+    }
     format!(
-        "{:<3} {expire:<6} {:<11} {:<18} {:<18} {}\n",
+        "{:<3} {expire:<6} {:<11} {:<18} {:<18} {server}\n",
         if protocol == Protocol::Unspecified { "IP" } else { protocol_name(protocol) },
         connection.state,
         end(&connection.client_address, connection.client_port),
         end(&connection.virtual_address, connection.virtual_port),
-        end(&connection.server_address, connection.server_port),
     )
 }
 

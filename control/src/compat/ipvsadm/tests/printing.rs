@@ -371,10 +371,42 @@ fn connections_are_printed_as_recorded() {
     ];
     for (connection, expected) in table {
         assert_eq!(connection_line(&connection, NUMERIC, &NoNames), expected);
+        let with_engines = Format { columns: Columns::PersistentConn, ..NUMERIC };
+        assert_eq!(connection_line(&connection, with_engines, &NoNames), expected, "it has no engine");
     }
     assert_eq!(
         connections_title(NUMERIC),
         "IPVS connection entries\npro expire state       source             virtual            destination\n"
+    );
+}
+
+/// The widths are those of ipvsadm, which are not those of its title.
+#[test]
+fn a_template_of_an_engine_is_printed_with_what_the_engine_knows() {
+    let template = Connection {
+        persistence_engine: "sip".into(),
+        persistence_data: "a84b4c76e66710@pc33.atlanta.com".into(),
+        ..connection(
+            Protocol::Udp,
+            [("10.9.1.1", 0), ("10.0.0.100", 5060), ("192.168.50.11", 5060)],
+            "NONE",
+            59_999,
+        )
+    };
+    let with_engines = Format { columns: Columns::PersistentConn, ..NUMERIC };
+    assert_eq!(
+        connections_title(with_engines),
+        "IPVS connection entries\n\
+         pro expire state       source             virtual            destination        pe name          pe_data\n"
+    );
+    assert_eq!(
+        connection_line(&template, with_engines, &NoNames),
+        "UDP 00:59  NONE        10.9.1.1:0         10.0.0.100:5060    192.168.50.11:5060 \
+         sip                a84b4c76e66710@pc33.atlanta.com\n"
+    );
+    assert_eq!(
+        connection_line(&template, NUMERIC, &NoNames),
+        "UDP 00:59  NONE        10.9.1.1:0         10.0.0.100:5060    192.168.50.11:5060\n"
     );
 }
 
