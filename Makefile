@@ -28,7 +28,7 @@ release-dpdk:
 	@cargo build --quiet --release --package pointsman-control --package dpdk-sys --features pointsman-control/dpdk,dpdk-sys/static --bins
 
 test:
-	@$(NEED) cargo cc ip curl nginx ethtool nft ping scapy sysctl valgrind libdpdk
+	@$(NEED) cargo cc ip curl nginx ethtool nft ping scapy sysctl valgrind vsftpd libdpdk
 	@deploy/hugepages.sh cargo ci
 	@$(MAKE) --no-print-directory test-dpdk
 	@$(MAKE) --no-print-directory test-vm

@@ -50,7 +50,7 @@ if ! command -v apt-get >/dev/null || ! command -v "${root[0]}" >/dev/null; then
 fi
 
 echo "installing ${missing[*]}"
-# Debian's nginx starts as it is installed, and again at each boot; nothing here wants it as a service.
+# Debian's nginx and vsftpd start as they are installed, and again at each boot; nothing here wants them as services.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
     trap '"${root[@]}" rm -f $policy' EXIT
@@ -67,6 +67,8 @@ if ! install && ! { "${root[@]}" apt-get update >"$log" 2>&1 && install; }; then
     exit 1
 fi
 rm -f "$log"
-if [[ " ${missing[*]} " = *' nginx '* ]] && command -v systemctl >/dev/null; then
-    "${root[@]}" systemctl disable --quiet nginx 2>/dev/null || true
-fi
+for service in nginx vsftpd; do
+    if [[ " ${missing[*]} " = *" $service "* ]] && command -v systemctl >/dev/null; then
+        "${root[@]}" systemctl disable --quiet "$service" 2>/dev/null || true
+    fi
+done

@@ -3,6 +3,7 @@
 //!
 //! The kernel of the director forwards nothing and has no virtual address on an interface.
 
+mod application;
 mod direct;
 mod marks;
 mod nat;
