@@ -342,7 +342,9 @@ def hostile():
     f.send(arriving(chain / UDP(sport=1, dport=53) / Raw(b"deep")), drops__ipv6_extensions=1)
     cut = IPv6(src=CLIENT6, dst=VIP6, plen=200) / UDP(sport=1, dport=53) / Raw(b"short")
     f.send(arriving(cut), drops__ipv6_header=1)
-    f.send(arriving(ip(proto=47) / Raw(b"\0" * 20)), drops__protocol_unsupported=1)
+    gre = ip(proto=47) / Raw(b"\0" * 20)
+    f.send(arriving(gre), back(icmp_error(gre, 3, 2)), answers__protocol_unreachable=1)
+    f.send(arriving(ip() / ICMP(type=13, id=5, seq=1) / Raw(b"when")), drops__protocol_unsupported=1)
     # An ICMP error about a connection that is not known; then about one that is.
     about = lambda port: IP(src="192.168.10.77", dst=VIP, id=1, ttl=9) / ICMP(type=3, code=1) / Raw(
         bytes(IP(src=VIP, dst=CLIENT, ttl=5) / TCP(sport=80, dport=port, flags="A")))
