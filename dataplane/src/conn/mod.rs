@@ -14,6 +14,8 @@ mod sweep;
 pub mod table;
 pub mod tcp;
 pub mod template;
+#[cfg(test)]
+mod tests;
 mod wheel;
 
 use crate::{
