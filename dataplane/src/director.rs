@@ -174,7 +174,11 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
 ) {
     let Packet { layout, hash, port, .. } = batch.packets[i];
     if batch.packets[i].role != Role::Client {
-        return route::by_role(batch, i, connections, context);
+        if connections.table.get(batch.packets[i].entry).key == *key {
+            return route::by_role(batch, i, connections, context);
+        }
+        // A packet before it in this batch has taken the place of its connection, which begins anew.
+        batch.packets[i].role = Role::Client;
     }
     if layout.kind == Kind::TunnelError {
         let entry = connections.table.find(key, hash).map(|entry| connections.table.get(entry));

@@ -2,7 +2,7 @@
 
 use crate::support::{
     Lab, Plan, Size, TCP, UDP,
-    frames::{ACK, C0, D0, D1, Ip, R1, R3, RST, SYN, echo, ethernet, icmp_packet, tcp, udp_packet},
+    frames::{ACK, C0, D0, D1, Ip, R1, R2, R3, RST, SYN, echo, ethernet, icmp_packet, tcp, udp_packet},
     text::text,
 };
 use pointsman_dataplane::{
@@ -190,6 +190,21 @@ fn errors_about_translated_packets_find_the_sender() {
         quoted[26..28].copy_from_slice(&packet(outside)[26..28]);
         assert_eq!(out, [ethernet(R1, D1, &error("192.168.50.11", &quoted, 63))], "{workers} workers");
     }
+}
+
+#[test]
+fn a_connection_that_another_of_its_batch_pushes_out_begins_anew() {
+    // Room for one connection. The packet after the one that takes its place was found before that.
+    let mut lab = Lab::sized(with_rule(), Size { connections: 2, ..Size::default() });
+    let syn = |inside: &str, far: &str| tcp(inside, far, SYN).packet();
+    let (first, second) = (("192.168.50.11:3000", "10.0.0.2:4000"), ("192.168.50.12:3001", "10.0.0.2:4001"));
+    lab.send_by(1, &[ethernet(D1, R1, &syn(first.0, first.1))]);
+    let frames = [ethernet(D1, R2, &syn(second.0, second.1)), ethernet(D1, R1, &syn(first.0, first.1))];
+    let expected = ["10.0.0.100:3001", "10.0.0.100:3000"].into_iter().zip([second.1, first.1]);
+    let expected: Vec<_> = expected.map(|(from, far)| ethernet(C0, D0, &lower(&syn(from, far)))).collect();
+    assert_eq!(lab.send_by(1, &frames), expected);
+    assert_eq!((lab.lives(), lab.connections()), ((3, 0, 2), 1));
+    lab.assert_accounted(0);
 }
 
 #[test]
