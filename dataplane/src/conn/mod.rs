@@ -131,6 +131,9 @@ impl<K: Key> Connections<K> {
             debug_assert!(false, "a scheduler picks slots of its own snapshot");
             return Err(TableFull);
         };
+        if destination.method == Method::Nat {
+            self.make_room_for_two(now, (snapshot, stats))?;
+        }
         let entry = match self.table.take(hash) {
             Ok(entry) => entry,
             Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
@@ -182,10 +185,16 @@ impl<K: Key> Connections<K> {
         now: Ticks,
         (snapshot, stats): (&Snapshot, &WorkerStats),
     ) -> Result<u32, TableFull> {
+        self.evict(now, (snapshot, stats))?;
+        self.table.take(hash).map_err(|_| TableFull)
+    }
+
+    /// Ends the oldest half-open connection.
+    fn evict(&mut self, now: Ticks, (snapshot, stats): (&Snapshot, &WorkerStats)) -> Result<(), TableFull> {
         let oldest = self.wheel.oldest_half_open(&self.table.entries, now).ok_or(TableFull)?;
         self.end(oldest, now, snapshot);
         stats.connections_evicted.add(1);
-        self.table.take(hash).map_err(|_| TableFull)
+        Ok(())
     }
 
     /// Counts a packet of an entry: the state of its connection, its time and its bytes.
@@ -359,6 +368,7 @@ impl<K: Key> Connections<K> {
             (HalfOpen::TcpSynAck, timeouts.tcp[TcpState::SynAck as usize]),
             (HalfOpen::Udp, timeouts.udp),
             (HalfOpen::Sctp, timeouts.sctp[SctpState::Init1 as usize]),
+            (HalfOpen::SctpCookie, timeouts.sctp[SctpState::CookieSent as usize]),
         ];
         self.turn = (self.turn + 1) % queues.len();
         queues.rotate_left(self.turn);

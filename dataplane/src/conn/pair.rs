@@ -45,8 +45,7 @@ impl<K: Key> Connections<K> {
         let is_ftp =
             made.key.protocol() == protocol::TCP && made.key.virtual_service().port() == ftp::CONTROL_PORT;
         let role = if is_ftp { Role::ControlAnswers } else { Role::Server };
-        let added =
-            answers.is_some_and(|answers| self.add_peer((entry, made), &answers, role, now, surroundings));
+        let added = answers.is_some_and(|answers| self.add_peer((entry, made), &answers, role, now));
         if is_ftp {
             self.table.get_mut(entry).role = Role::Control;
         }
@@ -59,15 +58,21 @@ impl<K: Key> Connections<K> {
         Err(TableFull)
     }
 
-    /// Adds the entry for answers that are known by `key`; false if it could not be.
-    fn add_peer(
+    /// Makes room for both entries of a connection, before the first of them stands among those that would give way.
+    #[inline]
+    pub(super) fn make_room_for_two(
         &mut self,
-        (entry, made): (u32, Entry<K>),
-        key: &K,
-        role: Role,
         now: Ticks,
-        (snapshot, stats): (&Snapshot, &WorkerStats),
-    ) -> bool {
+        surroundings: (&Snapshot, &WorkerStats),
+    ) -> Result<(), TableFull> {
+        while self.table.capacity() - self.table.len() < 2 {
+            self.evict(now, surroundings)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the entry for answers that are known by `key`; false if it could not be.
+    fn add_peer(&mut self, (entry, made): (u32, Entry<K>), key: &K, role: Role, now: Ticks) -> bool {
         let hash = self.table.hash(key);
         if let Some(known) = self.table.find(key, hash) {
             if self.table.get(known).role.is_first() {
@@ -75,20 +80,7 @@ impl<K: Key> Connections<K> {
             }
             self.unpair(known);
         }
-        // The one that gives way where there is no room must not be the one that was just made.
-        let taken = match self.table.take(hash) {
-            Ok(taken) => taken,
-            Err(table::Full) => {
-                let oldest = self.wheel.oldest_half_open(&self.table.entries, now);
-                let Some(oldest) = oldest.filter(|oldest| *oldest != entry) else { return false };
-                self.end(oldest, now, snapshot);
-                stats.connections_evicted.add(1);
-                match self.table.take(hash) {
-                    Ok(taken) => taken,
-                    Err(table::Full) => return false,
-                }
-            }
-        };
+        let Ok(taken) = self.table.take(hash) else { return false };
         let mut peer = Entry::new(key);
         (peer.role, peer.peer, peer.list) = (role, entry, Wheel::WITH_PEER);
         (peer.destination, peer.destination_generation) = (made.destination, made.destination_generation);
@@ -124,6 +116,7 @@ impl<K: Key> Connections<K> {
         now: Ticks,
         (snapshot, stats): (&Snapshot, &WorkerStats),
     ) -> Result<u32, TableFull> {
+        self.make_room_for_two(now, (snapshot, stats))?;
         let entry = match self.table.take(hash) {
             Ok(entry) => entry,
             Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
@@ -133,7 +126,7 @@ impl<K: Key> Connections<K> {
         made.count(bytes);
         made.state = state::first(key.protocol(), Direction::Input, event, self.is_secure(snapshot));
         self.put(entry, made, now, snapshot);
-        if !self.add_peer((entry, made), answers, Role::Inbound, now, (snapshot, stats)) {
+        if !self.add_peer((entry, made), answers, Role::Inbound, now) {
             self.end(entry, now, snapshot);
             return Err(TableFull);
         }
@@ -160,6 +153,7 @@ impl<K: Key> Connections<K> {
             }
             self.end(known, now, snapshot);
         }
+        self.make_room_for_two(now, (snapshot, stats))?;
         let entry = match self.table.take(hash) {
             Ok(entry) => entry,
             Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
@@ -174,7 +168,7 @@ impl<K: Key> Connections<K> {
         made.state = state::first(key.protocol(), direction, event, self.is_secure(snapshot));
         destination.shared.connected(is_active(&made));
         self.put(entry, made, now, snapshot);
-        if !self.add_peer((entry, made), answers, Role::DataAnswers, now, (snapshot, stats)) {
+        if !self.add_peer((entry, made), answers, Role::DataAnswers, now) {
             self.end(entry, now, snapshot);
             return Err(TableFull);
         }

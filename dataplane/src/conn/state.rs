@@ -9,7 +9,8 @@ use crate::{snapshot::Timeouts, time::Ticks, wire::protocol};
 
 /// The states of a flow without handshake (UDP).
 const FLOWING: u8 = 0;
-/// It has had one packet: such flows give way first when the table is full.
+/// Its client has sent one packet, be it answered or not: such flows give way first when the table is full. A server
+/// answers who asks, whatever address that claims to have.
 const SINGLE: u8 = 1;
 
 /// That of each protocol before its first packet, in which a connection lives shortly: TCP's and SCTP's NONE.
@@ -40,6 +41,7 @@ pub fn next(number: u8, direction: Direction, state: u8, event: u8, secure: bool
         protocol::TCP if secure => tcp::next_secure(direction, TcpState::from_u8(state), event) as u8,
         protocol::TCP => tcp::next(direction, TcpState::from_u8(state), event) as u8,
         protocol::SCTP => sctp::next(direction, SctpState::from_u8(state), sctp::Event::from_u8(event)) as u8,
+        _ if direction == Direction::Output => state,
         _ => FLOWING,
     }
 }
@@ -71,8 +73,9 @@ pub(super) fn half_open_queue(number: u8, state: u8) -> Option<HalfOpen> {
     match number {
         protocol::TCP if state == TcpState::SynReceived as u8 => Some(HalfOpen::Tcp),
         protocol::TCP => (state == TcpState::SynAck as u8).then_some(HalfOpen::TcpSynAck),
-        // The first of its half-open states, which alone has a time of its own.
-        protocol::SCTP => (state == SctpState::Init1 as u8).then_some(HalfOpen::Sctp),
+        // The first of its half-open states has a time of its own.
+        protocol::SCTP if state == SctpState::Init1 as u8 => Some(HalfOpen::Sctp),
+        protocol::SCTP => SctpState::from_u8(state).is_half_open().then_some(HalfOpen::SctpCookie),
         _ => (state == SINGLE).then_some(HalfOpen::Udp),
     }
 }

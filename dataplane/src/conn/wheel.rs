@@ -1,14 +1,14 @@
 //! When connections end.
 //!
 //! A packet only stores when it came. A wheel visits each connection when it could have ended at the earliest, and arms it
-//! again if it has been used meanwhile. Half-open connections (TCP in SYN_RECV, SCTP in INIT1, UDP flows of one packet) stand in
-//! queues by the time of their last packet instead: all of one queue have the same timeout, so the head ends first, and
-//! the head is also the one that gives way when the table is full.
+//! again if it has been used meanwhile. Half-open connections (TCP in SYN_RECV, SCTP up to COOKIE_SENT, UDP flows whose
+//! client has sent one packet) stand in queues by the time of their last packet instead: all of one queue have the same
+//! timeout, so the head ends first, and the head is also the one that gives way when the table is full.
 //!
 //! Every list is kept in several lanes that are walked side by side, so that the memory misses of the walk overlap: a
 //! slot of the wheel in eight, a queue of half-open connections, which a flood goes through at full speed, in as many as
-//! a batch has packets. They join its lanes in turn and leave them in turn, so that the oldest leaves first but for what
-//! the lanes differ by because some left in between.
+//! a batch has packets. They join its lanes in turn and leave them in turn, but for lanes whose first is younger than the
+//! others' because some left in between.
 
 use super::{
     lists::Lists,
@@ -22,6 +22,8 @@ pub(super) const LANES: u16 = 8;
 const QUEUE_LANES: u16 = u64::BITS as u16;
 /// A slot of the wheel is 2^6 ticks: 0.64 s.
 const SLOT_SHIFT: u32 = 6;
+/// Ticks by which a connection that gives way may be younger than the oldest.
+const NEARLY: u32 = 1;
 /// Slots: 1,310 s in all. A longer wait is armed again on the way.
 const SLOTS: u32 = 2048;
 /// Slot numbers wrap where ticks do.
@@ -34,10 +36,13 @@ pub(super) enum HalfOpen {
     Udp = 1,
     Sctp = 2,
     TcpSynAck = 3,
+    /// Whose client has not returned the cookie: INIT and COOKIE_SENT, which have the same time.
+    SctpCookie = 4,
 }
 
 impl HalfOpen {
-    pub(super) const ALL: [HalfOpen; 4] = [HalfOpen::Tcp, HalfOpen::Udp, HalfOpen::Sctp, HalfOpen::TcpSynAck];
+    pub(super) const ALL: [HalfOpen; 5] =
+        [HalfOpen::Tcp, HalfOpen::Udp, HalfOpen::Sctp, HalfOpen::TcpSynAck, HalfOpen::SctpCookie];
 }
 
 /// Which lanes of a queue have connections, and whose turn it is.
@@ -49,6 +54,17 @@ struct Turns {
     join: u32,
     /// The lane that the next one gives way in, or the first one after it that has some.
     leave: u32,
+    /// The last packet of the oldest connection when all lanes were last looked at.
+    oldest: Ticks,
+}
+
+/// A connection that would give way.
+#[derive(Clone, Copy)]
+struct Oldest {
+    age: u32,
+    entry: u32,
+    queue: HalfOpen,
+    lane: u32,
 }
 
 impl Turns {
@@ -145,20 +161,37 @@ impl Wheel {
         }
     }
 
-    /// A half-open connection whose last packet is the longest ago, about: the oldest of those that come first in
-    /// their queues. Its lane has had its turn then.
+    /// The half-open connection whose last packet is the longest ago, to [`NEARLY`]. Its lane has had its turn then.
     #[inline]
     pub(super) fn oldest_half_open<K>(&mut self, entries: &[Entry<K>], now: Ticks) -> Option<u32> {
-        let first = |queue: HalfOpen| {
-            let lane = self.turns[queue as usize].lanes().next()?;
-            let head = self.lists.head(Self::queue_list(queue, lane));
-            entries.get(head as usize).map(|entry| (now.since(entry.last_seen).0, head, queue, lane))
-        };
-        let heads = HalfOpen::ALL.into_iter().filter_map(first);
-        let (_, oldest, queue, lane) =
-            heads.reduce(|best, head| if head.0 > best.0 { head } else { best })?;
-        self.turns[queue as usize].leave = (lane + 1) % u64::BITS;
-        Some(oldest)
+        let heads = HalfOpen::ALL.map(|queue| self.oldest_of(queue, entries, now));
+        let best =
+            heads.into_iter().flatten().reduce(|best, head| if head.age > best.age { head } else { best })?;
+        self.turns[best.queue as usize].leave = (best.lane + 1) % u64::BITS;
+        Some(best.entry)
+    }
+
+    /// The same of one queue. Lanes have different lengths where some left in between, and so heads of different age: one
+    /// that is too young is passed over. All are looked at only when the oldest of the last such look have gone.
+    #[inline]
+    fn oldest_of<K>(&mut self, queue: HalfOpen, entries: &[Entry<K>], now: Ticks) -> Option<Oldest> {
+        let turns = self.turns[queue as usize];
+        // A mark of months ago says nothing: it is too old for any to be as old.
+        let enough = now.0.wrapping_sub(turns.oldest.0);
+        let mut oldest: Option<Oldest> = None;
+        for lane in turns.lanes() {
+            let entry = self.lists.head(Self::queue_list(queue, lane));
+            let age = now.since(entries.get(entry as usize)?.last_seen).0;
+            let head = Oldest { age, entry, queue, lane };
+            if age.saturating_add(NEARLY) >= enough {
+                return Some(head);
+            }
+            if oldest.is_none_or(|oldest| age > oldest.age) {
+                oldest = Some(head);
+            }
+        }
+        self.turns[queue as usize].oldest = entries.get(oldest?.entry as usize)?.last_seen;
+        oldest
     }
 
     /// The heads of the lanes of a queue, in the order in which they would give way.

@@ -6,6 +6,7 @@ mod direct_routing;
 mod drops;
 mod exception;
 mod expiry;
+mod flood;
 mod fragments;
 mod ftp;
 mod ipsec;

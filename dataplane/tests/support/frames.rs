@@ -205,6 +205,24 @@ pub(crate) fn udp_packet(client: &str, service: &str, payload: &[u8], ip: &Ip) -
     ip.packet(client.ip(), service.ip(), 17, &bytes)
 }
 
+/// CRC32c, a bit at a time (RFC 9260 appendix A).
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32, _| if crc & 1 != 0 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
+}
+
+/// An SCTP packet of chunks of these types, each without a value.
+pub(crate) fn sctp_packet(client: &str, service: &str, kinds: &[u8], ip: &Ip) -> Vec<u8> {
+    let (client, service): (SocketAddr, SocketAddr) =
+        (client.parse().expect("an address and port"), service.parse().expect("an address and port"));
+    let mut bytes = [client.port().to_be_bytes(), service.port().to_be_bytes()].concat();
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0]);
+    bytes.extend(kinds.iter().flat_map(|kind| [*kind, 0, 0, 4]));
+    let sum = crc32c(&bytes);
+    bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+    ip.packet(client.ip(), service.ip(), 132, &bytes)
+}
+
 /// A frame with the datagram "ping".
 pub(crate) fn udp(client: &str, service: &str) -> Vec<u8> {
     ethernet(D0, C0, &udp_packet(client, service, b"ping", &Ip::default()))
