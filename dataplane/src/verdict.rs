@@ -73,7 +73,7 @@ counted! {
         TransportHeader = "transport_header", "A TCP, UDP, SCTP or ICMP header that is cut off or contradicts itself.";
         FragmentMalformed = "fragment_malformed", "A fragment that is empty, overlaps or cuts off the transport header, or reaches beyond 65,535 bytes: broken, or an attack.";
         FragmentUnmatched = "fragment_unmatched", "A fragment whose first did not come within a second, or was of no connection: lost on the way, or a scan.";
-        ProtocolUnsupported = "protocol_unsupported", "An ICMP message to a virtual address that is neither an echo request nor an error about a connection: nobody is there to take it.";
+        ProtocolUnsupported = "protocol_unsupported", "An ICMP message to a virtual address that is neither an echo request nor an error about a connection, or a packet of a protocol that source NAT cannot give another address.";
         ServicePending = "service_pending", "The service uses a feature that this version accepts but does not run yet; `pointsman show` names it.";
         MethodPending = "method_pending", "The server's forwarding method is accepted but not run yet; use direct routing or a tunnel.";
         NoCallId = "no_call_id", "A packet to a service with the persistence engine of SIP that would open a connection and has no Call-ID: not SIP, or not by UDP.";

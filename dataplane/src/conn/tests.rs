@@ -104,7 +104,9 @@ impl World {
         let entry = connections.table.find(key, connections.table.hash(key))?;
         let found = connections.table.get(entry);
         let first = if found.role.is_first() { entry } else { found.peer };
-        let is_new = found.role.is_first() && event & flags::SYN != 0 && connections.is_reused_by_syn(first);
+        let is_new = found.role.is_first()
+            && event & flags::SYN != 0
+            && connections.is_reused(first, false, &self.snapshot.policies);
         if is_new || !is_valid(connections.table.get(entry), &self.snapshot) {
             connections.end(first, self.now, &self.snapshot);
             return None;

@@ -9,7 +9,7 @@
 use super::nat::{self, End};
 use crate::{
     app::helper,
-    batch::{Batch, Layout, Packet},
+    batch::{Batch, Kind, Layout, Packet},
     conn::{Connections, TableFull, lookup::BatchKey, table::Role},
     director::Context,
     egress,
@@ -161,17 +161,28 @@ pub(crate) fn translated<K: Asked + BatchKey, F: Frame>(
     }
 }
 
-/// Routes any other packet, frame `i`.
+/// Routes any other packet, frame `i`, unless it would have to leave from another address: then it tells too little.
 pub(crate) fn other<F: Frame>(
     batch: &mut Batch<F>,
     i: usize,
     destination: IpAddr,
     context: &mut Context<'_>,
 ) {
-    match context.snapshot.hop_towards(destination, context.now) {
-        Ok(hop) => send(batch, i, (hop, None), context),
-        Err(reason) => batch.packets[i].drop(reason),
+    let (snapshot, layout) = (context.snapshot, batch.packets[i].layout);
+    let hop = match snapshot.hop_towards(destination, context.now) {
+        Ok(hop) => hop,
+        Err(reason) => return batch.packets[i].drop(reason),
+    };
+    let port = snapshot.hop(hop).map_or(u16::MAX, |hop| hop.port);
+    let source = address(batch.frames[i].data(), &layout, End::Source);
+    if source.is_some_and(|source| rule(snapshot, source, port).is_some()) {
+        return batch.packets[i].drop(match layout.kind {
+            Kind::IcmpError | Kind::TunnelError => DropReason::IcmpUnmatched,
+            Kind::Fragment => DropReason::FragmentUnmatched,
+            _ => DropReason::ProtocolUnsupported,
+        });
     }
+    send(batch, i, (hop, None), context);
 }
 
 /// The address of one end of a packet.

@@ -213,6 +213,17 @@ fn what_cannot_be_translated_does_not_leave_with_an_inner_address() {
     let reset = tcp("192.168.50.11:3000", "10.0.0.2:53", RST).packet();
     assert!(lab.send_by(1, &[ethernet(D1, R1, &reset)]).is_empty());
     assert_eq!(lab.drops(DropReason::ResetUnmatched), 1);
+    // An error about nothing, and a protocol that has nothing to tell senders apart by.
+    let about = tcp("10.0.0.2:1", "192.168.50.11:2", ACK).packet();
+    let message = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &about].concat();
+    let (from, to) = ([192, 168, 50, 11].into(), [10, 0, 0, 2].into());
+    for packet in
+        [icmp_packet(from, to, &message, &Ip::default()), Ip::default().packet(from, to, 50, &[9; 40])]
+    {
+        assert!(lab.send_by(1, &[ethernet(D1, R1, &packet)]).is_empty());
+    }
+    let reasons = [DropReason::IcmpUnmatched, DropReason::ProtocolUnsupported];
+    assert_eq!(reasons.map(|reason| lab.drops(reason)), [1, 1]);
     let mut lab = Lab::new(with_rule().service("10.0.0.100:53", UDP, Kind::Rr, 1));
     // A packet by another port than the rule's keeps its source.
     let between = udp_packet("192.168.50.11:3000", "192.168.50.12:7", b"x", &Ip::default());
