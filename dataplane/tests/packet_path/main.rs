@@ -1,6 +1,7 @@
 //! The packet path as a whole: frames in, frames and counters out, through a worker between wires in memory.
 
 mod answers;
+mod bad_input;
 mod changes;
 mod direct_routing;
 mod drops;

@@ -2,6 +2,7 @@
 //!
 //! The topology is that of the recordings: the client 10.0.0.2 at port d0, the servers 192.168.50.11 to .13 at port d1.
 
+pub(crate) mod every;
 pub(crate) mod frames;
 pub(crate) mod text;
 
