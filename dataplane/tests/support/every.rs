@@ -276,10 +276,27 @@ fn is_inner(address: IpAddr) -> bool {
     }
 }
 
+/// Whether it is the director's own on the link of a port.
+fn is_port(address: IpAddr) -> bool {
+    let own = ["10.0.0.1", "192.168.50.1", "fd00:1::1", "fd00:50::1"];
+    own.iter().any(|own| address == own.parse::<IpAddr>().expect("an address"))
+}
+
+/// Whether it is the director's own, or a virtual address.
+fn is_ours(address: IpAddr) -> bool {
+    let is_virtual = match address {
+        IpAddr::V4(v4) => v4.octets()[..3] == [10, 0, 0] && (100..=104).contains(&v4.octets()[3]),
+        IpAddr::V6(v6) => {
+            v6.segments()[..7] == [0xfd00, 1, 0, 0, 0, 0, 0] && (0x100..=0x104).contains(&v6.segments()[7])
+        }
+    };
+    is_virtual || is_port(address)
+}
+
 /// What may leave under [`plan`] whatever comes: frames of the director's, well formed; by d1 only to servers and, by direct
 /// routing, to its virtual addresses; by d0 nothing that tells of an inner address.
 pub(crate) fn assert_allowed(frame: &[u8]) {
-    assert!(frame.len() >= 42, "{} bytes", frame.len());
+    assert!(frame.len() >= 34, "{} bytes", frame.len());
     let by_d0 = frame[6..12] == D0;
     assert!(by_d0 || frame[6..12] == D1, "it comes from the director: {frame:02x?}");
     let Some(packet) = packet_of(frame) else { return };
@@ -293,13 +310,18 @@ pub(crate) fn assert_allowed(frame: &[u8]) {
     if !by_d0 {
         let direct: [IpAddr; 2] =
             [[10, 0, 0, 101].into(), Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x101).into()];
+        // Its own answers go to whoever asked.
         assert!(
-            is_inner(destination) || direct.contains(&destination),
+            is_ours(source) || is_inner(destination) || direct.contains(&destination),
             "to {destination} by d1: {frame:02x?}"
         );
         return;
     }
     assert!(!is_inner(source), "{source} leaves by d0: {frame:02x?}");
+    if is_inner(destination) || is_port(source) {
+        // To who sent what is quoted.
+        return;
+    }
     let quoted = match payload {
         Some((1, message)) if message.len() >= 28 && matches!(message[0], 3 | 4 | 5 | 11 | 12) => {
             &message[8..]

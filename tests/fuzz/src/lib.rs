@@ -9,12 +9,13 @@ mod support;
 use pointsman_dataplane::{
     batch::{Kind, Layout},
     parse,
+    routing::Forwarding,
     scheduler::Kind as Rule,
-    snapshot::{Encapsulation, Presence},
+    snapshot::Presence,
 };
 use support::{
-    Lab, Plan, Size, TCP, UDP,
-    frames::{ACK, C0, D0, D1, R1, SYN, checksum, ethernet, frame, pseudo_header, tcp, udp},
+    Lab, Size, TCP, every,
+    frames::{ACK, C0, D0, D1, R1, SYN, checksum, ethernet, frame, pseudo_header, tcp},
 };
 
 const VIP: &str = "10.0.0.100:80";
@@ -35,19 +36,9 @@ pub fn parse(data: &[u8]) {
     }
 }
 
-/// Services of both families: direct routing to two servers, a tunnel, UDP, one without a server.
+/// Every method and family, and a service without a server.
 fn director(workers: usize) -> Lab {
-    let mut plan = Plan::new()
-        .service(VIP, TCP, Rule::Wlc, 2)
-        .service(VIP6, TCP, Rule::Rr, 1)
-        .service("10.0.0.100:53", UDP, Rule::Wrr, 2)
-        .service("10.0.0.101:80", TCP, Rule::Sed, 1)
-        .service("[fd00:1::101]:80", TCP, Rule::Nq, 1)
-        .service("10.0.0.100:81", TCP, Rule::Lc, 0);
-    let last = plan.slots.len() - 1;
-    plan = plan
-        .tunnelled(last - 1, Encapsulation::Ipip)
-        .tunnelled(last, Encapsulation::Gue { port: support::text::GUE_PORT, checksum: true });
+    let plan = every::plan().service("10.0.0.103:80", TCP, Rule::Wlc, 0);
     Lab::sized(plan, Size { workers, connections: 64, wire: 64, ..Size::default() })
 }
 
@@ -64,16 +55,19 @@ pub fn pipeline(data: &[u8]) {
         let [kind, len, after @ ..] = rest else { break };
         let (record, after) = after.split_at(usize::from(*len).min(after.len()));
         rest = after;
-        match kind % 8 {
-            0 => inject(&mut lab, record.to_vec()),
+        // The servers' port for some.
+        let by = usize::from(kind >> 6 & 1);
+        match kind % 10 {
+            0 => inject(&mut lab, by, record.to_vec()),
             // The host's link has no frames without a packet.
             1..=3 if record.is_empty() => {}
-            1 | 2 => inject(&mut lab, ethernet(D0, C0, &corrected(record.to_vec()))),
-            3 => inject(&mut lab, frame(D0, C0, 0x8100, &[&[0, 42], record].concat())),
-            4 if kind & 0x80 != 0 => inject(&mut lab, part(record)),
-            4 => inject(&mut lab, known(record)),
+            1 | 2 => inject(&mut lab, by, from_side(by, &corrected(record.to_vec()))),
+            3 => inject(&mut lab, by, frame(FACES[by].0, FACES[by].1, 0x8100, &[&[0, 42], record].concat())),
+            4 if kind & 0x80 != 0 => inject(&mut lab, by, part(record)),
+            4 => inject(&mut lab, 0, known(record)),
             5 => lab.wait(u64::from(*len) * 500),
             6 => reconfigure(&mut lab, record),
+            7 | 8 => talk(&mut lab, record),
             _ => lab.run(u64::from(*len) * 100),
         }
     }
@@ -89,19 +83,20 @@ pub fn pipeline(data: &[u8]) {
 pub fn icmp(data: &[u8]) {
     let [choice, kind, code, a, b, c, d, damage @ ..] = data else { return };
     let mut lab = director(1);
-    inject(&mut lab, tcp("10.0.0.2:1001", VIP, SYN).frame());
-    inject(&mut lab, tcp("[fd00:1::2]:1001", VIP6, SYN).frame());
-    inject(&mut lab, tcp("10.0.0.2:1002", "10.0.0.101:80", SYN).frame());
+    inject(&mut lab, 0, tcp("10.0.0.2:1001", VIP, SYN).frame());
+    inject(&mut lab, 0, tcp("[fd00:1::2]:1001", VIP6, SYN).frame());
+    inject(&mut lab, 0, tcp("10.0.0.2:1002", "10.0.0.102:80", SYN).frame());
     let v6 = choice & 1 != 0;
     let mut quoted = match (choice >> 1 & 3, v6) {
         (0, false) => tcp(VIP, "10.0.0.2:1001", ACK).packet(),
         (0, true) => tcp(VIP6, "[fd00:1::2]:1001", ACK).packet(),
-        (1, false) => udp("10.0.0.100:53", "10.0.0.2:9")[14..].to_vec(),
+        (1, false) => tcp("10.0.0.2:1001", "192.168.50.11:8080", ACK).packet(),
+        (1, true) => tcp("[fd00:1::2]:1001", "[fd00:50::11]:8080", ACK).packet(),
         (_, false) => support::frames::Ip::default().packet(
             [192, 168, 50, 1].into(),
             [192, 168, 50, 11].into(),
             if choice & 8 != 0 { 4 } else { 17 },
-            &tcp("10.0.0.2:1002", "10.0.0.101:80", ACK).packet(),
+            &tcp("10.0.0.2:1002", "10.0.0.102:80", ACK).packet(),
         ),
         (_, true) => tcp("[fd00:50::1]:6080", "[fd00:50::11]:6080", ACK).packet(),
     };
@@ -121,15 +116,45 @@ pub fn icmp(data: &[u8]) {
     if choice & 64 != 0 {
         error = ethernet(D0, C0, &corrected(error[14..].to_vec()));
     }
-    inject(&mut lab, error);
-    inject(&mut lab, tcp("10.0.0.2:1002", "10.0.0.101:80", ACK).len(1400).frame());
+    let by = usize::from(choice & 128 != 0);
+    error = from_side(by, &error[14..]);
+    inject(&mut lab, by, error);
+    inject(&mut lab, 0, tcp("10.0.0.2:1002", "10.0.0.102:80", ACK).len(1400).frame());
     sent_is_sound(&mut lab);
     lab.assert_accounted(0);
 }
 
-fn inject(lab: &mut Lab, frame: Vec<u8>) {
+/// The director's address on each port, and that of the station there.
+const FACES: [([u8; 6], [u8; 6]); 2] = [(D0, C0), (D1, R1)];
+
+fn from_side(by: usize, packet: &[u8]) -> Vec<u8> {
+    ethernet(FACES[by].0, FACES[by].1, packet)
+}
+
+/// A frame of the conversation of the packet path's tests, damaged: its number, then places and what is exclusive-ored there;
+/// the last may be a length to cut it to. Half of them with their checksums made right again.
+fn talk(lab: &mut Lab, record: &[u8]) {
+    let [number, damage @ ..] = record else { return };
+    let all = every::conversation();
+    let (by, mut frame) = all[usize::from(number % 128) % all.len()].clone();
+    for pair in damage.chunks(2) {
+        match *pair {
+            [at, flip] if usize::from(at) + 12 < frame.len() => frame[12 + usize::from(at)] ^= flip,
+            [len] => frame.truncate(12 + usize::from(len)),
+            _ => {}
+        }
+    }
+    if *number >= 128 && frame.len() > 14 {
+        frame = [&frame[..14], &corrected(frame[14..].to_vec())].concat();
+    }
+    inject(lab, by, frame);
+}
+
+fn inject(lab: &mut Lab, by: usize, frame: Vec<u8>) {
     // No wire carries less than an address or more than a jumbo frame; a full wire loses it.
-    lab.stations[0].wires[0].push(&frame);
+    lab.stations[0].wires[by].push(&frame);
+    lab.poll();
+    lab.plan.resolve();
     lab.poll();
     sent_is_sound(lab);
 }
@@ -187,8 +212,8 @@ fn known(record: &[u8]) -> Vec<u8> {
         0 => VIP,
         1 => VIP6,
         2 => "10.0.0.101:80",
-        3 => "[fd00:1::101]:80",
-        4 => "10.0.0.100:81",
+        3 => "[fd00:1::102]:80",
+        4 => "10.0.0.104:443",
         _ => "[fd00:1::100]:81",
     };
     tcp(&client, service, flags).len(usize::from(len) * 6).frame()
@@ -221,15 +246,20 @@ fn part(record: &[u8]) -> Vec<u8> {
     ethernet(D0, C0, &packet)
 }
 
-/// A server goes, comes back, or weighs something else.
+/// A server goes with its service or without, comes back, or weighs something else; rules, switches and the MTU change.
 fn reconfigure(lab: &mut Lab, record: &[u8]) {
     let [what, which, ..] = *record else { return };
     let slot = usize::from(which) % lab.plan.slots.len();
     let service = usize::from(which) % lab.plan.services.len();
-    match what % 4 {
+    match what % 9 {
         0 => lab.plan.slots[slot].presence = Presence::Removed,
         1 => lab.plan.slots[slot].presence = Presence::Present,
-        2 => lab.plan.slots[slot].shared.set_thresholds(u32::from(which) % 8, 0),
+        2 => lab.plan.slots[slot].presence = Presence::ServiceGone,
+        3 => lab.plan.marks = if which % 2 == 0 { Vec::new() } else { every::plan().marks },
+        4 => lab.plan.forwarding = if which % 2 == 0 { Forwarding::All } else { Forwarding::Servers },
+        5 => lab.plan.policies.sloppy_tcp ^= true,
+        6 => lab.plan.mtu = 1_280 + u16::from(which % 221),
+        7 => lab.plan.slots[slot].shared.set_thresholds(u32::from(which) % 8, 0),
         _ => {
             for (_, weight) in &mut lab.plan.services[service].servers {
                 *weight = u32::from(what) % 5;
@@ -239,19 +269,7 @@ fn reconfigure(lab: &mut Lab, record: &[u8]) {
     lab.publish();
 }
 
-/// Whatever leaves is an Ethernet frame from a port's own address; IPv4 headers that the director touched are right.
+/// Whatever leaves is what the judge of the packet path's tests allows.
 fn sent_is_sound(lab: &mut Lab) {
-    for sent in lab.taken() {
-        assert!(sent.len() >= 42 && sent.len() <= 1500 + 14 + 8, "{} bytes", sent.len());
-        assert!(sent[6..12] == D0 || sent[6..12] == D1, "it comes from the director");
-        assert!(sent[..6] != R1 || sent[6..12] == D1, "servers are on the second port");
-        let mut at = 12;
-        while matches!(sent[at..at + 2], [0x81, 0] | [0x88, 0xa8]) {
-            at += 4;
-        }
-        if sent[at..at + 2] == [8, 0] {
-            let header = usize::from(sent[at + 2] & 15) * 4;
-            assert_eq!(checksum(&sent[at + 2..at + 2 + header]), 0, "{sent:02x?}");
-        }
-    }
+    lab.taken().iter().for_each(|sent| every::assert_allowed(sent));
 }
