@@ -272,7 +272,7 @@ fn inner_sums(packet: &[u8]) -> Option<bool> {
 fn is_inner(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.octets()[..3] == [192, 168, 50],
-        IpAddr::V6(v6) => v6.segments()[..2] == [0xfd00, 0x50],
+        IpAddr::V6(v6) => v6.segments()[..4] == [0xfd00, 0x50, 0, 0],
     }
 }
 

@@ -13,6 +13,7 @@ use pointsman_dataplane::{
     scheduler::Kind as Rule,
     snapshot::Presence,
 };
+use std::sync::LazyLock;
 use support::{
     Lab, Size, TCP, every,
     frames::{ACK, C0, D0, D1, R1, SYN, checksum, ethernet, frame, pseudo_header, tcp},
@@ -135,7 +136,8 @@ fn from_side(by: usize, packet: &[u8]) -> Vec<u8> {
 /// the last may be a length to cut it to. Half of them with their checksums made right again.
 fn talk(lab: &mut Lab, record: &[u8]) {
     let [number, damage @ ..] = record else { return };
-    let all = every::conversation();
+    static CONVERSATION: LazyLock<Vec<(usize, Vec<u8>)>> = LazyLock::new(every::conversation);
+    let all = &*CONVERSATION;
     let (by, mut frame) = all[usize::from(number % 128) % all.len()].clone();
     for pair in damage.chunks(2) {
         match *pair {
