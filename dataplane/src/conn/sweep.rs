@@ -141,4 +141,19 @@ mod tests {
             assert_eq!(connections.table.len(), left as usize, "after {seconds} s");
         }
     }
+
+    #[test]
+    fn a_timeout_shorter_than_a_connection_has_been_idle_ends_it_now() {
+        let (mut connections, mut snapshot, stats) = established();
+        let now = |seconds| START.plus(Ticks::from_secs(seconds));
+        for n in 0..10 {
+            connections.expire(now(10 * n), &snapshot, &stats);
+        }
+        snapshot.timeouts.tcp[1] = Ticks::from_secs(60);
+        sweep_all(&mut connections, now(100), &snapshot);
+        for _ in 0..10 * CONNECTIONS {
+            connections.expire(now(102), &snapshot, &stats);
+        }
+        assert_eq!(connections.table.len(), 0);
+    }
 }

@@ -114,7 +114,8 @@ impl Wheel {
         let Some(at) = self.at else { return true };
         let armed = (u32::from(entry.list - Self::FIRST) / u32::from(LANES)).wrapping_sub(at) % SLOTS;
         let wanted = (deadline.0 >> SLOT_SHIFT).wrapping_sub(at) % SLOT_NUMBERS;
-        armed > wanted
+        // One that has passed is behind the wheel.
+        wanted > SLOT_NUMBERS / 2 || armed > wanted
     }
 
     /// Puts an entry that is in no list at the end of a queue of half-open ones.
