@@ -175,12 +175,12 @@ fn the_path_of_a_tunnel_is_learned_from_errors_about_it_and_forgotten_after_ten_
     assert_eq!(lab.send(&[large(1341)]).len(), 1);
     let mut damaged = too_big(1400, 4);
     *damaged.last_mut().unwrap() ^= 1;
-    let of_another = {
+    let of_another = |to: &str| {
         let quoted = Ip::default().packet([192, 168, 50, 9].into(), [192, 168, 50, 11].into(), 4, &[0; 28]);
         let message = [&[3, 4, 0, 0, 0, 0, 2, 88][..], &quoted].concat();
-        icmp("192.168.50.77", "192.168.50.1", &message, &Ip::default())
+        icmp("192.168.50.77", to, &message, &Ip::default())
     };
-    lab.send(&[damaged, of_another]);
+    lab.send(&[damaged, of_another("192.168.50.1"), of_another("192.168.50.9")]);
     assert!(
         lab.says(large(1341)).concat().contains("[ ip "),
         "a damaged error tells nothing, nor one about another's packet"

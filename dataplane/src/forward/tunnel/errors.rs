@@ -143,11 +143,10 @@ impl About {
         }
     }
 
-    /// Learns from it. Whether it is about the way to a server behind a tunnel.
+    /// Learns from it. Whether it is about the director's own way to a server behind a tunnel, not another station's.
     fn learn(&self, snapshot: &Snapshot, now: Nanos) -> bool {
-        let Some(path) = snapshot.paths.get(&self.to) else {
-            return false;
-        };
+        let path = snapshot.paths.get(&self.to).filter(|_| snapshot.host_addresses.contains(&self.from));
+        let Some(path) = path else { return false };
         if let Some(mtu) = self.mtu().filter(|mtu| *mtu < path.get(now)) {
             path.learn(mtu, now);
         }
