@@ -44,6 +44,8 @@ const PARTS: usize = 64;
 const LISTS: usize = 16;
 /// Of one part: a third more than an even share of the most.
 const PART_ENTRIES: usize = MOST / PARTS * 4 / 3;
+/// At one address, the room for destinations that were deleted and may come back.
+const GONE: usize = 16;
 /// How often a worker tries for a part that another holds.
 const TRIES: usize = 64;
 
@@ -118,7 +120,7 @@ impl Cache {
     /// most four on average.
     pub(super) fn new(many_addresses: bool, members: usize) -> Self {
         let (parts, entries) = if many_addresses { (PARTS, PART_ENTRIES) } else { (1, 1) };
-        let nodes = if many_addresses { entries * members.clamp(1, 4) } else { members.max(1) };
+        let nodes = if many_addresses { entries * members.clamp(1, 4) } else { members.max(1) + GONE };
         let part = || CachePadded::new(Mutex::new(Part::new(entries, nodes)));
         Self {
             parts: (0..parts).map(|_| part()).collect(),
@@ -131,7 +133,7 @@ impl Cache {
     /// Makes room for sets of `members` destinations at the one address. Called by the thread that changes the
     /// configuration: while workers hold the part it lets them go first.
     pub(super) fn reserve(&self, members: usize) {
-        let [part] = &*self.parts else { return };
+        let ([part], members) = (&*self.parts, members + GONE) else { return };
         loop {
             if let Some(mut part) = try_lock(part) {
                 return part.nodes.grow(members);
@@ -247,7 +249,7 @@ impl Held<'_> {
             entry.used = self.now;
             part.nodes.give_list(std::mem::replace(&mut entry.first, NONE));
         }
-        self.add(name);
+        self.add(name, |_| true);
     }
 
     fn begin(&mut self) {
@@ -263,13 +265,19 @@ impl Held<'_> {
         }
     }
 
-    /// Adds a destination to those of the address.
-    pub(super) fn add(&mut self, name: Name) {
+    /// Adds a destination to those of the address. Where there is no room, those of them that are not there any more, and
+    /// would serve if they came back, are forgotten.
+    pub(super) fn add(&mut self, name: Name, is_there: impl Fn(Name) -> bool) {
         if self.members().any(|member| member == name) {
             return;
         }
         let Part { entries, nodes, .. } = &mut *self.part;
         let Some(entry) = entries.get_mut(self.entry) else { return };
+        while nodes.is_full() {
+            let gone = nodes.list(entry.first).find(|(_, member)| !is_there(**member));
+            let Some(at) = gone.map(|(at, _)| at) else { break };
+            entry.first = nodes.give(at, entry.first);
+        }
         if let Some(node) = nodes.take(name, entry.first) {
             (entry.first, entry.changed) = (node, self.now);
         }

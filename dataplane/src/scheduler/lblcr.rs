@@ -34,7 +34,11 @@ pub(super) fn pick(
     let choice = wlc::pick(list)?;
     let name = Name::of(list.get(choice)?);
     if let Some(mut part) = cache.part(destination, now) {
-        if part.touch() { part.add(name) } else { part.set(name) }
+        if part.touch() {
+            part.add(name, |member| index.find(list, member).is_some());
+        } else {
+            part.set(name);
+        }
     }
     Some(choice)
 }

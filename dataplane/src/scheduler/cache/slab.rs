@@ -24,6 +24,10 @@ impl<T> Slab<T> {
         self.most = self.most.max(most);
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.free == NONE && self.items.len() >= self.most
+    }
+
     pub(super) fn get(&self, at: u32) -> Option<&T> {
         self.items.get(at as usize).map(|(item, _)| item)
     }

@@ -174,6 +174,19 @@ fn a_service_at_one_address_remembers_all_its_servers() {
 }
 
 #[test]
+fn servers_that_are_gone_take_no_room_from_those_that_come() {
+    let mut scheduler = Scheduler::compile(Kind::Lblcr, candidates(&[1]), None);
+    assert_eq!(pick(&scheduler), Some(0));
+    for slot in 1..40 {
+        scheduler = changed(&scheduler, |c| *c = vec![candidate(slot, 1)]);
+        assert_eq!(pick(&scheduler), Some(slot));
+    }
+    connect(&scheduler, 0, 1);
+    let scheduler = changed(&scheduler, |c| c.push(candidate(40, 1)));
+    assert_eq!(pick(&scheduler), Some(39), "remembered, though another has less");
+}
+
+#[test]
 fn workers_that_meet_at_one_address_agree_on_a_server() {
     let scheduler = Scheduler::compile(Kind::Lblc, candidates(&[1; 8]), None);
     let first = pick(&scheduler).expect("a server");
