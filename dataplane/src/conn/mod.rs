@@ -249,7 +249,7 @@ impl<K: Key> Connections<K> {
 
     /// Whether a packet that opens a connection begins a new one in the place of this one (`conn_reuse_mode`): TCP's state
     /// is TIME_WAIT or CLOSE, by bit 1 also FIN_WAIT where only the client is seen, SCTP's is CLOSED, and it is of no
-    /// template; with `expire_nodest_conn` also if its server is `quiesced`.
+    /// template; with `expire_nodest_conn` also if its server is `quiesced`, whatever that mode is.
     pub fn is_reused(&self, entry: u32, quiesced: bool, policies: &Policies) -> bool {
         let entry = self.table.get(entry);
         let over = match entry.key.protocol() {
@@ -261,8 +261,8 @@ impl<K: Key> Connections<K> {
             protocol::SCTP => SctpState::from_u8(entry.state) == SctpState::Closed,
             _ => false,
         };
-        policies.conn_reuse_mode != 0
-            && ((policies.expire_nodest_conn && quiesced) || (over && !entry.template.is_some()))
+        (policies.expire_nodest_conn && quiesced)
+            || (policies.conn_reuse_mode != 0 && over && !entry.template.is_some())
     }
 
     /// Ends a connection now.

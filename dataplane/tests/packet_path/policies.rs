@@ -63,7 +63,7 @@ fn expire_nodest_conn_ends_the_connections_of_a_removed_server() {
 
 #[test]
 fn with_expire_nodest_conn_a_syn_leaves_a_quiesced_server() {
-    for (on, mode, expected) in [(false, 1, "r2"), (true, 1, "r1"), (true, 0, "r2")] {
+    for (on, mode, expected) in [(false, 1, "r2"), (true, 1, "r1"), (true, 0, "r1"), (false, 0, "r2")] {
         let mut lab = lab(|policies| {
             policies.expire_nodest_conn = on;
             policies.conn_reuse_mode = mode;
