@@ -254,6 +254,10 @@ impl Plan {
             paths: Arc::new(self.slots.iter().filter_map(path).collect()),
             ..Snapshot::default()
         };
+        let names = |planned: &PlannedService, key: &ServiceKey| {
+            (planned.protocol, planned.at.ip(), planned.at.port()) == (key.protocol, key.address, key.port)
+        };
+        self.schedulers.retain(|key, _| self.services.iter().any(|planned| names(planned, key)));
         let mut services = Vec::new();
         for planned in &self.services {
             let key =
