@@ -57,6 +57,8 @@ rows! {
     DR_10M: "DR, 10 M random flows", "ns", Bound::AtMost(38.0), Some(30.0);
     /// Nanoseconds a packet.
     TUN_1M: "TUN (ipip), 1 M flows", "ns", Bound::AtMost(42.0), Some(34.0);
+    /// Nanoseconds a packet.
+    NAT_1M: "NAT both directions, 1 M flows", "ns", Bound::AtMost(55.0), Some(44.0);
     /// Instructions a packet, generator and port included.
     INSTRUCTIONS: "instructions per packet, DR hit", "", Bound::AtMost(200.0), Some(150.0);
     /// Nanoseconds a lookup.
@@ -67,6 +69,8 @@ rows! {
     FLOOD: "same, table full, SYN flood", "M/s", Bound::AtLeast(6.0), None;
     /// Bytes for each connection that the table holds.
     MEMORY: "memory per connection", "B", Bound::AtMost(88.0), None;
+    /// Bytes for each connection that the table holds, with the entry for its answers.
+    MEMORY_NAT: "memory per connection, NAT", "B", Bound::AtMost(160.0), None;
     /// Bytes for each connection that the table holds.
     MEMORY_IPV6: "memory per connection, IPv6", "B", Bound::AtMost(160.0), None;
     /// Milliseconds.

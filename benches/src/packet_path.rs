@@ -6,6 +6,8 @@
 //! and buffers lie on huge pages. Flows come in the order f = (i x 0x9e3779b1) mod n: none twice before all others.
 //!
 //! - hit: every packet is of an established connection, of which there are 1, 1 k, 1 M or 10 M.
+//! - nat: the same by address translation, every second packet on its way from a client to a server, the others back, each way
+//!   of each connection once before any comes again.
 //! - new: every packet is the SYN of a client never seen; connections end after a second, as many as begin.
 //! - flood: the table is full, every SYN takes the place of the oldest half-open connection, and one packet in sixteen is of
 //!   one of the established connections, a tenth of the table, none of which may be lost.
@@ -14,7 +16,7 @@ use crate::{
     Extent,
     rig::{Floor, Plan, Rig},
     timing::{Figure, measure, reference_nanos},
-    traffic::{Flood, Fresh, Permuted},
+    traffic::{Flood, Fresh, Pattern, Permuted},
 };
 use pointsman_dataplane::{
     conn::{key::Key6, table::Table, tcp::TcpState},
@@ -52,7 +54,20 @@ pub fn hit(flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
 /// # Errors
 /// When the memory is not to be had.
 pub fn hit_by(method: Method, flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
-    let mut rig = Rig::established_by(method, flows, Options::default())?;
+    hits(Rig::established_by(method, flows, Options::default())?, flows, extent)
+}
+
+/// Packets of both directions of `flows` connections with NAT. The bytes are those of a connection with the entry for its
+/// answers.
+///
+/// # Errors
+/// When the memory is not to be had.
+pub fn hit_nat(flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
+    hits(Rig::translating(flows, Options::default())?, flows, extent)
+}
+
+/// What packets of known connections cost, and the bytes of the table for each of `flows`.
+fn hits<P: Pattern>(mut rig: Rig<P>, flows: u32, extent: Extent) -> Result<(Measured, f64), Error> {
     // Each run sees each connection about once, and some millions of packets at least.
     let packets = extent.pick(u64::from(flows).max(4_000_000), 6_400);
     let before = rig.counts();
@@ -194,10 +209,11 @@ pub fn once(mode: &str, flows: u32, packets: u64) -> Result<u64, String> {
     Ok(match mode {
         "hit" => Rig::established(flows, memory).map_err(said)?.run(packets),
         "tun" => Rig::established_by(Method::Tunnel, flows, memory).map_err(said)?.run(packets),
+        "nat" => Rig::translating(flows, memory).map_err(said)?.run(packets),
         "floor" => Floor::new(Permuted::new(flows, tcp::ACK), &memory).map_err(said)?.run(packets),
         "new" => sustained(table(Extent::Smoke), memory).map_err(said)?.run(packets),
         "flood" => flooded(table(Extent::Smoke), memory).map_err(said)?.run(packets),
-        _ => return Err(format!("no mode \"{mode}\": there are hit, tun, floor, new and flood")),
+        _ => return Err(format!("no mode \"{mode}\": there are hit, tun, nat, floor, new and flood")),
     })
 }
 

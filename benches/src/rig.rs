@@ -1,13 +1,19 @@
 //! A director under test: one virtual service (TCP, rr), sixteen real servers by direct routing whose neighbours are known,
-//! and a worker between the two ends of one [`Loopback`].
+//! and a worker between the two ends of one [`Loopback`]. With NAT the service hashes sources, so that who writes the answers
+//! knows whose they are.
 
-use crate::traffic::{DIRECTOR_MAC, Pattern, Permuted, Traffic, VIP, VPORT};
+use crate::traffic::{
+    BothWays, DIRECTOR_MAC, FIRST_SERVER, Pattern, Permuted, ROUTER_MAC, SERVER_PORT, SERVERS, Traffic, VIP,
+    VPORT,
+};
 use pointsman_dataplane::{
     command::WorkerShared,
     handoff::{self, Endpoint},
     limits::{BATCH, FRAME_ROOM},
     port::{Frames, Port, memory::Loopback},
+    prefix::Prefix,
     publish::{self, Reader},
+    routing::{Forwarding, Routes, Routing, Way},
     scheduler::{Candidate, Kind, Scheduler},
     snapshot::{
         Destination, Encapsulation, Method, NeighborCell, NeighborState, NextHop, PortFacts, Presence,
@@ -27,9 +33,8 @@ use std::{
 
 /// The director's own address, from which tunnels begin.
 const DIRECTOR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-
-/// Real servers of the service.
-pub const DESTINATIONS: u8 = 16;
+/// The router on the way to the clients.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 
 /// Frames on their way round: what a NIC's receive ring would hold.
 const RING: usize = 256;
@@ -44,7 +49,8 @@ pub fn snapshot(timeouts: Timeouts) -> Snapshot {
     snapshot_by(Method::Direct, timeouts)
 }
 
-/// The same by direct routing, or by tunnels (IP in IP) over links that carry the longer packets.
+/// The same by direct routing, by tunnels (IP in IP) over links that carry the longer packets, or by NAT to another port,
+/// whose answers go to clients by a router.
 pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
     let mtu = if method == Method::Tunnel { 1600 } else { 1500 };
     let tunnel = |to| Arc::new(Tunnel::new(Encapsulation::Ipip, (IpAddr::V4(DIRECTOR), to), Arc::default()));
@@ -52,13 +58,12 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
     let mut destinations = Vec::new();
     let mut next_hops = Vec::new();
     let mut candidates = Vec::new();
-    for n in 0..DESTINATIONS {
-        let address = IpAddr::V4(Ipv4Addr::new(10, 0, 1, n));
+    let port = if method == Method::Nat { SERVER_PORT } else { VPORT };
+    for n in 0..SERVERS {
+        let address = IpAddr::V4(Ipv4Addr::from(u32::from(FIRST_SERVER) + u32::from(n)));
         let shared = Arc::new(DestinationShared::default());
-        let cell = NeighborCell::default();
-        cell.set(NeighborState::Reachable([0x02, 0, 0, 0, 1, n]));
-        next_hops.push(NextHop { address, port: 0, mtu, source: DIRECTOR_MAC, cell: Arc::new(cell) });
-        let (server, shared_too) = (SocketAddr::new(address, VPORT), Arc::clone(&shared));
+        next_hops.push(hop(address, [0x02, 0, 0, 0, 1, n], mtu));
+        let (server, shared_too) = (SocketAddr::new(address, port), Arc::clone(&shared));
         candidates.push(Candidate {
             slot: u32::from(n),
             generation: 1,
@@ -70,7 +75,7 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
             generation: 1,
             presence: Presence::Present,
             address,
-            port: VPORT,
+            port,
             virtual_service: Some((IpAddr::V4(VIP), VPORT)),
             method,
             next_hop: u32::from(n),
@@ -84,11 +89,20 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
         mark: None,
         persistence: None,
         one_packet: false,
-        scheduler: Scheduler::compile(Kind::Rr, candidates, None),
+        scheduler: Scheduler::compile(
+            if method == Method::Nat { Kind::Sh } else { Kind::Rr },
+            candidates,
+            None,
+        ),
         pending: false,
     };
+    next_hops.push(hop(IpAddr::V4(ROUTER), ROUTER_MAC, mtu));
+    let routes =
+        Routes::new([(Prefix::new(Ipv4Addr::UNSPECIFIED.into(), 0), Way::Router(u32::from(SERVERS)))]);
+    let routing = Routing { routes, forwarding: Forwarding::Off, ..Routing::default() };
     Snapshot {
         generation: 1,
+        routing: Arc::new(routing),
         ports: [PortFacts { name: "loop".to_owned(), mac: DIRECTOR_MAC, mtu, ..PortFacts::default() }].into(),
         virtual_addresses: [IpAddr::V4(VIP)].into_iter().collect(),
         services: [service].into(),
@@ -98,6 +112,13 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
         timeouts,
         ..Snapshot::default()
     }
+}
+
+/// A neighbour that is known.
+fn hop(address: IpAddr, mac: [u8; 6], mtu: u16) -> NextHop {
+    let cell = NeighborCell::default();
+    cell.set(NeighborState::Reachable(mac));
+    NextHop { address, port: 0, mtu, source: DIRECTOR_MAC, cell: Arc::new(cell) }
 }
 
 /// What differs between rigs.
@@ -258,6 +279,25 @@ impl Rig<Permuted> {
     }
 }
 
+impl Rig<BothWays> {
+    /// A director with NAT whose table holds `flows` established connections, each with an entry for its answers.
+    ///
+    /// # Errors
+    /// When the memory is not to be had.
+    pub fn translating(flows: u32, memory: Options) -> Result<Self, Error> {
+        let plan = Plan { capacity: 2 * flows as usize, memory, nanos_per_poll: 3_200 };
+        let snapshot = snapshot_by(Method::Nat, Timeouts::default());
+        let mut rig = Self::running(plan, BothWays::new(flows), snapshot)?;
+        rig.run(u64::from(flows));
+        rig.pattern().opening.flags = tcp::ACK;
+        rig.run(u64::from(flows));
+        rig.pattern().begun = true;
+        // Then the way of the answers is known, too.
+        rig.run(2 * u64::from(flows));
+        Ok(rig)
+    }
+}
+
 /// What a worker has counted since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
@@ -327,6 +367,32 @@ mod tests {
         let frame = rig.worker.ports_mut()[0].oldest_sent().unwrap().data();
         // 20 bytes more, an outer header of protocol 4, from the director to a real server.
         assert_eq!((frame.len(), frame[23], &frame[26..33]), (74, 4, &[10, 0, 0, 1, 10, 0, 1][..]));
+    }
+
+    #[test]
+    fn by_nat_both_ways() {
+        let mut rig = Rig::translating(1_000, ordinary()).unwrap();
+        let before = rig.counts();
+        assert_eq!((before.connections, before.created), (1_000, 1_000));
+        rig.run(10_000);
+        assert_eq!(rig.counts().forwarded - before.forwarded, 10_048, "{}", rig.losses());
+        // The last frames went to servers, or to the router from the service.
+        let (mut to_servers, mut to_clients) = (0, 0);
+        for _ in 0..100 {
+            rig.run(64);
+            let frame = rig.worker.ports_mut()[0].oldest_sent().unwrap().data().to_vec();
+            if frame[..6] == ROUTER_MAC {
+                assert_eq!((&frame[26..30], &frame[34..36]), (&[10, 0, 0, 100][..], &[0, 80][..]));
+                to_clients += 1;
+            } else {
+                assert_eq!(
+                    (&frame[30..33], frame[5], &frame[36..38]),
+                    (&[10, 0, 1][..], frame[33], &[0x1f, 0x90][..])
+                );
+                to_servers += 1;
+            }
+        }
+        assert!(to_servers > 20 && to_clients > 20, "{to_servers}, {to_clients}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ fn run_measures_every_mix_and_size() {
     for line in [
         "run --mix new --workers 2",
         "run --method tun --frame-size imix",
+        "run --method nat --frame-size imix --workers 2",
         "run --mix syn-flood --frame-size 1518",
     ] {
         let (report, _) = measured("mixes", &format!("{line} --flows 4000 --seconds 0.05"));
@@ -147,7 +148,6 @@ fn what_cannot_be_measured_is_refused_with_the_option() {
     assert!(refused("run --frame-size 63").contains("--frame-size"));
     assert!(refused("run --workers 65").contains("--workers is from 1 to 64"));
     assert!(refused("run --mix new --flows 10").contains("--flows is the size of the table"));
-    assert!(refused("run --method nat").contains("--method nat is not measured yet"));
     assert!(refused("run --flows 1.5").contains("a whole number like 1000000, 64k or 1M"));
     assert!(refused("run --port eth0").contains("memory, a PCI address as `lspci -D` writes it"));
     assert!(refused("run --port memory --port net_ring0").contains("memory and devices do not go together"));

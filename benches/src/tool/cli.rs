@@ -144,7 +144,7 @@ pub enum ForwardBy {
     /// Direct routing.
     #[default]
     Dr,
-    /// Not yet.
+    /// Address translation, half of the packets answers: of a director in this process.
     Nat,
     /// Tunnels, IP in IP: of a director in this process.
     Tun,

@@ -24,7 +24,7 @@ use pointsman_dataplane::{
     limits::{BATCH, FRAME_ROOM, MAX_WORKERS},
     port::{Frame, Frames, Port as _},
     publish::{self, Reader},
-    snapshot::{Snapshot, Timeouts},
+    snapshot::{Method, Snapshot, Timeouts},
     time::{Nanos, Ticks},
     verdict::{Answer, DropReason},
     wire::tcp,
@@ -141,6 +141,8 @@ impl<M: Medium> Director<M> {
             Mix::New => (table, 0),
             Mix::SynFlood => (table, plan.flows / 10),
         };
+        // With NAT there is a second entry for answers.
+        let capacity = capacity * if plan.method == Method::Nat { 2 } else { 1 };
         let first = if known > 0 { Flows::known(share, known, tcp::SYN) } else { Flows::fresh(share) };
         let shared = Arc::new(WorkerShared::new(index));
         let load = Load::new(first, plan.sizes, &Target::default());
@@ -177,6 +179,10 @@ impl<M: Medium> Director<M> {
             self.take(own);
             self.tester().load.flows = Flows::known(share, known, tcp::ACK);
             self.take(own);
+            if self.plan.method == Method::Nat && mix == Mix::Hit {
+                self.tester().load.flows = Flows::both_ways(share, known);
+                self.take(2 * own);
+            }
         }
         if mix == Mix::SynFlood {
             self.tester().load.flows = Flows::flood(share, known);
@@ -343,8 +349,6 @@ mod tests {
         super::{order::Workers as _, search::Device as _, sizes::Sizes},
         *,
     };
-    use pointsman_dataplane::snapshot::Method;
-
     fn plan(mix: Mix, workers: u16) -> Plan {
         Plan {
             flows: 10_000,
@@ -370,6 +374,16 @@ mod tests {
             assert!(outcome.offered > 0 && outcome.offered == outcome.forwarded, "{outcome:?}");
             assert_eq!((outcome.created, outcome.losses.len(), outcome.slices.len()), (0, 0, 50));
             assert_eq!(outcome.latency.unwrap().len(), outcome.forwarded);
+        }
+    }
+
+    #[test]
+    fn nat_translates_every_size_both_ways() {
+        for workers in [1, 2] {
+            let plan = Plan { method: Method::Nat, ..plan(Mix::Hit, workers) };
+            let outcome = in_memory(&plan).unwrap().run(SHORT).unwrap();
+            assert!(outcome.forwarded > 0 && outcome.forwarded == outcome.offered, "{outcome:?}");
+            assert_eq!((outcome.created, outcome.losses.len()), (0, 0));
         }
     }
 

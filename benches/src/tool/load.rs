@@ -7,7 +7,8 @@
 
 use super::sizes::{CHECK_SEQUENCE, Sizes};
 use crate::traffic::{
-    DIRECTOR_MAC, FLOWS, FRAME_LEN, Fresh, Listed, Pattern, Permuted, ROUTER_MAC, VIP, VPORT, client, flow,
+    ANSWER, BothWays, DIRECTOR_MAC, FIRST_SERVER, FLOWS, FRAME_LEN, Fresh, Listed, Pattern, Permuted,
+    ROUTER_MAC, SERVER_PORT, VIP, VPORT, client, flow, server,
 };
 use clap::ValueEnum;
 use pointsman_dataplane::{
@@ -84,6 +85,7 @@ impl fmt::Display for Mix {
 /// Where the next flow comes from.
 enum Source {
     Permuted(Permuted),
+    BothWays(BothWays),
     Fresh(Fresh, Share),
     Listed(Listed),
 }
@@ -92,6 +94,7 @@ impl Source {
     fn next(&mut self) -> (u32, u8) {
         match self {
             Source::Permuted(flows) => flows.next(),
+            Source::BothWays(flows) => flows.next(),
             // With several workers some are passed over. A list would begin again, and meet connections that still live.
             Source::Fresh(flows, share) => loop {
                 let next = flows.next();
@@ -130,6 +133,18 @@ impl Share {
         Source::Listed(Listed::new(if own.is_empty() { vec![0] } else { own }, flags))
     }
 
+    /// Both directions of those of the flows below `flows` that are the worker's, in the order of [`BothWays`].
+    fn both_ways(self, flows: u32) -> Source {
+        let mut all = BothWays::new(flows);
+        all.begun = true;
+        if self.workers == 1 {
+            return Source::BothWays(all);
+        }
+        let own = (0..2 * flows).map(|_| all.next().0).filter(|flow| self.owns(flow & !ANSWER));
+        let own = own.collect::<Vec<_>>();
+        Source::Listed(Listed::new(if own.is_empty() { vec![0] } else { own }, tcp::ACK))
+    }
+
     /// New flows behind `first`.
     fn fresh(self, first: u32) -> Source {
         Source::Fresh(Fresh::new(first), self)
@@ -161,6 +176,11 @@ impl Flows {
     /// The flows below `flows`, all with these flags.
     pub fn known(share: Share, flows: u32, flags: u8) -> Self {
         Self { source: share.of(flows, flags), known: None, turn: 0, again: Vec::new() }
+    }
+
+    /// The flows below `flows` and the answers of their servers ([`ANSWER`]).
+    pub fn both_ways(share: Share, flows: u32) -> Self {
+        Self { source: share.both_ways(flows), known: None, turn: 0, again: Vec::new() }
     }
 
     /// SYNs of new flows.
@@ -202,7 +222,8 @@ struct Template {
 }
 
 impl Template {
-    fn new(size: u16, target: &Target) -> Self {
+    /// Of frames to the service, or of its servers' answers.
+    fn new(size: u16, target: &Target, answers: bool) -> Self {
         let len = usize::from(size) - CHECK_SEQUENCE;
         // Frames of 64 bytes end with padding, all others are full.
         let ip_len = if len == FRAME_LEN { 40 } else { (len - L3) as u16 };
@@ -214,11 +235,14 @@ impl Template {
         bytes[L3] = 0x45;
         bytes[L3 + 2..L3 + 4].copy_from_slice(&ip_len.to_be_bytes());
         bytes[L3 + 5..L3 + 10].copy_from_slice(&[1, 0x40, 0, 64, 6]);
-        bytes[L3 + 16..L4].copy_from_slice(&target.vip.octets());
-        bytes[L4 + 2..L4 + 4].copy_from_slice(&target.port.to_be_bytes());
+        // The client's address and port are 0 here.
+        let (address, port) = if answers { (FIRST_SERVER, SERVER_PORT) } else { (target.vip, target.port) };
+        let (address_at, port_at) = if answers { (L3 + 12, L4) } else { (L3 + 16, L4 + 2) };
+        bytes[address_at..address_at + 4].copy_from_slice(&address.octets());
+        bytes[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
         bytes[L4 + 12] = 5 << 4;
         bytes[WINDOW..CHECKSUM].copy_from_slice(&MARK);
-        let pseudo = checksum::pseudo_v4(Ipv4Addr::UNSPECIFIED, target.vip, 6, ip_len - 20);
+        let pseudo = checksum::pseudo_v4(Ipv4Addr::UNSPECIFIED, address, 6, ip_len - 20);
         let (ip_sum, tcp_sum) = (checksum::sum(&bytes[L3..L4]), pseudo + checksum::sum(&bytes[L4..L4 + 20]));
         Self { bytes, len, ip_sum, tcp_sum }
     }
@@ -228,14 +252,19 @@ impl Template {
 pub struct Load {
     /// Whose turn it is.
     pub flows: Flows,
-    templates: Vec<Template>,
+    /// By size, each to the service and of the answers to that.
+    templates: Vec<[Template; 2]>,
     at: usize,
 }
 
 impl Load {
     /// Of these flows and sizes, for this target.
     pub fn new(flows: Flows, sizes: Sizes, target: &Target) -> Self {
-        let templates = sizes.cycle().iter().map(|size| Template::new(*size, target)).collect();
+        let templates = sizes
+            .cycle()
+            .iter()
+            .map(|size| [false, true].map(|answers| Template::new(*size, target, answers)));
+        let templates = templates.collect();
         Self { flows, templates, at: 0 }
     }
 
@@ -248,7 +277,7 @@ impl Load {
     #[inline]
     pub fn fill(&mut self, frame: &mut impl Frame, stamp: Stamp) -> (u32, u8) {
         let (flow, flags) = self.flows.next();
-        let template = &self.templates[self.at];
+        let template = &self.templates[self.at][usize::from(flow & ANSWER != 0)];
         self.at += 1;
         if self.at == self.templates.len() {
             self.at = 0;
@@ -265,15 +294,22 @@ impl Load {
 
 #[inline]
 fn write(frame: &mut [u8; FRAME_LEN], template: &Template, (flow, flags): (u32, u8), stamp: Stamp) {
-    let (address, port) = client(flow);
+    // Nothing branches by the direction: which comes next no processor should guess here.
+    let way = usize::from(flow & ANSWER != 0);
+    let (address, port) = client(flow & !ANSWER);
+    let server = server(address) * way as u8;
     let halves = |word: u32| (word >> 16) + (word & 0xffff);
-    let ip = !checksum::fold(template.ip_sum + halves(address));
+    let ip = !checksum::fold(template.ip_sum + halves(address) + u32::from(server));
     let stamped = halves(stamp.time) + halves(stamp.sequence) + u32::from(stamp.stream);
-    let tcp_sum = template.tcp_sum + halves(address) + stamped + u32::from(port) + u32::from(flags);
+    let tcp_sum =
+        template.tcp_sum + halves(address) + u32::from(server) + stamped + u32::from(port) + u32::from(flags);
     let tcp = !checksum::fold(tcp_sum);
     frame[L3 + 10..L3 + 12].copy_from_slice(&ip.to_be_bytes());
-    frame[L3 + 12..L3 + 16].copy_from_slice(&address.to_be_bytes());
-    frame[L4..L4 + 2].copy_from_slice(&port.to_be_bytes());
+    let (address_at, port_at) = (L3 + 12 + 4 * way, L4 + 2 * way);
+    // The source's last byte: of a client, it is written next.
+    frame[L3 + 15] = server;
+    frame[address_at..address_at + 4].copy_from_slice(&address.to_be_bytes());
+    frame[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
     frame[SEQUENCE..ACKNOWLEDGEMENT].copy_from_slice(&stamp.time.to_be_bytes());
     frame[ACKNOWLEDGEMENT..ACKNOWLEDGEMENT + 4].copy_from_slice(&stamp.sequence.to_be_bytes());
     frame[FLAGS] = flags;

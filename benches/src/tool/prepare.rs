@@ -21,9 +21,7 @@ pub fn plan(offered: &cli::Offered, mix: Mix) -> Result<Plan, String> {
     let method = match offered.method {
         ForwardBy::Dr => Method::Direct,
         ForwardBy::Tun => Method::Tunnel,
-        ForwardBy::Nat => {
-            return Err("--method nat is not measured yet; leave it out, or --method dr or tun".to_owned());
-        }
+        ForwardBy::Nat => Method::Nat,
     };
     let on_wire = matches!(arrange(&offered.ports, false)?, Arrangement::OnWire(_));
     if let Some(option) =
@@ -77,7 +75,10 @@ pub fn plan_of_stations(
 fn only_dr(method: Method) -> Result<(), String> {
     match method {
         Method::Direct => Ok(()),
-        _ => Err("--method tun is not measured on a wire yet, only of a director in this process".to_owned()),
+        _ => Err(format!(
+            "--method {} is not measured on a wire yet, only of a director in this process",
+            word(method)
+        )),
     }
 }
 
@@ -102,14 +103,29 @@ fn wire(options: &cli::WireOptions) -> Wire {
     }
 }
 
+/// The word of `--method`.
+fn word(method: Method) -> &'static str {
+    match method {
+        Method::Tunnel => "tun",
+        Method::Nat => "nat",
+        Method::Direct | Method::Local => "dr",
+    }
+}
+
 /// What is in the figures.
 pub fn method(plan: &Plan) -> String {
     let ports: Vec<String> = plan.ports.iter().map(ToString::to_string).collect();
-    let way = if plan.method == Method::Tunnel { "tunnels (IP in IP)" } else { "direct routing" };
+    let way = match plan.method {
+        Method::Tunnel => "round robin, tunnels (IP in IP)",
+        Method::Nat => {
+            "source hashing, address translation to another port; half of the packets are the servers' answers"
+        }
+        _ => "round robin, direct routing",
+    };
     match (&plan.wire, arrange(&plan.ports, plan.wire.is_some())) {
         (None, Ok(Arrangement::Inside(_))) => format!(
             "Over the virtual device {}: each worker's thread runs generator, worker and sink in turn, and all three are in \
-             the figures. Sixteen real servers behind one TCP service, round robin, {way}.",
+             the figures. Sixteen real servers behind one TCP service, {way}.",
             ports[0]
         ),
         (Some(wire), Ok(Arrangement::OnWire(_))) if wire.receives_only => {
@@ -128,7 +144,7 @@ pub fn method(plan: &Plan) -> String {
         }
         _ => format!(
             "On memory ports: each worker's thread runs generator, worker and sink in turn, and all three are in the \
-             figures. Sixteen real servers behind one TCP service, round robin, {way}."
+             figures. Sixteen real servers behind one TCP service, {way}."
         ),
     }
 }
@@ -140,7 +156,8 @@ pub fn label(plan: &Plan) -> String {
     let ports: Vec<String> =
         plan.ports.iter().map(ToString::to_string).filter(|port| port != "memory").collect();
     let ports = if ports.is_empty() { String::new() } else { format!(", {}", ports.join(" to ")) };
-    let method = if plan.method == Method::Tunnel { ", tun" } else { "" };
+    let method =
+        if plan.method == Method::Direct { String::new() } else { format!(", {}", word(plan.method)) };
     let (mix, flows, sizes, workers) = (plan.mix, plan.flows, plan.sizes, plan.workers);
     format!("{mix}, {flows} flows, {sizes}, {workers} {kind}{plural}{method}{ports}")
 }
@@ -215,6 +232,8 @@ mod tests {
         assert_eq!(label(&plan), "syn-flood, 1000000 flows, imix, 2 workers");
         let tunnels = Plan { method: Method::Tunnel, ..plan.clone() };
         assert_eq!(label(&tunnels), "syn-flood, 1000000 flows, imix, 2 workers, tun");
+        let nat = Plan { method: Method::Nat, ..plan.clone() };
+        assert_eq!(label(&nat), "syn-flood, 1000000 flows, imix, 2 workers, nat");
         let one = Plan { workers: 1, sizes: Sizes::Fixed(64), mix: Mix::Hit, ..plan };
         assert_eq!(label(&one), "hit, 1000000 flows, 64 B, 1 worker");
         // 10 Gbit/s of frames of 64 bytes.

@@ -108,9 +108,13 @@ impl Table {
         let (tunnel, _) = packet_path::hit_by(Method::Tunnel, flows, extent)?;
         println!("{}: {}", goals::TUN_1M.name, tunnel.figure);
         self.add(&goals::TUN_1M, tunnel.figure.min, tunnel.huge);
+        let (nat, nat_bytes) = packet_path::hit_nat(flows, extent)?;
+        println!("{}: {}", goals::NAT_1M.name, nat.figure);
+        self.add(&goals::NAT_1M, nat.figure.min, nat.huge);
         if let Some((bytes, huge)) = memory {
             self.add(&goals::MEMORY, bytes, huge);
         }
+        self.add(&goals::MEMORY_NAT, nat_bytes, nat.huge);
         let (bytes, huge) = packet_path::memory_ipv6(extent.pick(1_000_000, 1_000))?;
         self.add(&goals::MEMORY_IPV6, bytes, huge);
         Ok(())
