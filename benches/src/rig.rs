@@ -8,6 +8,7 @@ use crate::traffic::{
 };
 use pointsman_dataplane::{
     command::WorkerShared,
+    forward::nat::Ends,
     handoff::{self, Endpoint},
     limits::{BATCH, FRAME_ROOM},
     port::{Frames, Port, memory::Loopback},
@@ -77,6 +78,7 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
             address,
             port,
             virtual_service: Some((IpAddr::V4(VIP), VPORT)),
+            ends: Ends::new((address, port), Some((IpAddr::V4(VIP), VPORT))),
             method,
             next_hop: u32::from(n),
             tunnel: (method == Method::Tunnel).then(|| tunnel(address)),

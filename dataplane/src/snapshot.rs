@@ -7,7 +7,7 @@
 use crate::{
     app::expected::Expectations,
     conn::template::Templates,
-    forward::tunnel::Template,
+    forward::{nat::Ends, tunnel::Template},
     fragments::tracker::Fragments,
     index,
     mark::Marks,
@@ -213,6 +213,8 @@ pub struct Destination {
     pub port: u16,
     /// The virtual address and port of its service, the port 0 if that is of every port; `None` for a service of a mark.
     pub virtual_service: Option<(IpAddr, u16)>,
+    /// The same and the server's, as NAT writes them.
+    pub ends: Ends,
     /// How packets reach it.
     pub method: Method,
     /// Index into [`Snapshot::next_hops`]; [`Destination::NO_ROUTE`] if no route leads there.

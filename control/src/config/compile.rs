@@ -22,6 +22,7 @@ pub use pending::pending;
 use pointsman_dataplane::{
     app::expected::Expectations,
     conn::template::Templates,
+    forward::nat::Ends,
     fragments::tracker::Fragments,
     index,
     limits::{MAX_DESTINATIONS, MAX_FRAGMENTED, MAX_TEMPLATES},
@@ -402,12 +403,14 @@ impl Compiler {
 
 /// A destination without what only a configured one has.
 fn empty(slot: &Slot) -> Destination {
+    let virtual_service = slot.key.service.address().map(|address| (address, slot.key.service.port()));
     Destination {
         generation: slot.generation,
         presence: slot.presence,
         address: slot.key.address,
         port: slot.key.port,
-        virtual_service: slot.key.service.address().map(|address| (address, slot.key.service.port())),
+        virtual_service,
+        ends: Ends::new((slot.key.address, slot.key.port), virtual_service),
         method: snapshot::Method::Direct,
         next_hop: Destination::NO_ROUTE,
         tunnel: None,

@@ -129,8 +129,7 @@ fn usual<K: BatchKey>(
             }
             let hop = Connections::last_hop(entry, snapshot.generation);
             let client = || entry.key.virtual_service().ip();
-            let known = |hop: &u32| destination.virtual_service.is_some() && snapshot.is_hop_of(*hop, client);
-            let Some(hop) = hop.filter(known) else { return i };
+            let Some(hop) = hop.filter(|hop| snapshot.is_hop_of(*hop, client)) else { return i };
             (packet.hop, packet.role) = (hop, Role::Server);
         }
         entry.count(packet.layout.ip_len());
@@ -213,7 +212,11 @@ pub fn follow<K: BatchKey>(
             let client = connections.table.get(first).key;
             match snapshot.hop_towards(client.client().ip(), now) {
                 Ok(hop) => {
-                    connections.remember_hop(entry, hop, snapshot.generation);
+                    let destination = snapshot.destinations.get(slot as usize);
+                    // Without a virtual service answers are always told by the client's key.
+                    if destination.is_some_and(|destination| destination.virtual_service.is_some()) {
+                        connections.remember_hop(entry, hop, snapshot.generation);
+                    }
                     packet.hop = hop;
                 }
                 Err(reason) => return Some(Followed::Drop(reason)),

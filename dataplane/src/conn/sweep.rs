@@ -63,6 +63,7 @@ mod tests {
     use super::*;
     use crate::{
         conn::key::Key4,
+        forward::nat::Ends,
         snapshot::{Destination, Method, Presence},
         stats::{DestinationShared, WorkerStats},
         wire::tcp,
@@ -81,6 +82,7 @@ mod tests {
             address: [192, 168, 50, 11].into(),
             port: 80,
             virtual_service: Some(([10, 0, 0, 100].into(), 80)),
+            ends: Ends::default(),
             method: Method::Direct,
             next_hop: 0,
             tunnel: None,

@@ -21,7 +21,8 @@ use crate::{
     egress,
     port::Frame,
     reply::{self, Speaker},
-    snapshot::Method,
+    snapshot::{Destination, Method, NextHop},
+    stats::DestinationCounters,
     verdict::{DropReason, Verdict},
     wire::{checksum, ethernet, ipv4},
 };
@@ -31,29 +32,117 @@ use std::net::IpAddr;
 /// "Don't fragment" in byte 6 of an IPv4 header.
 const DONT_FRAGMENT: u8 = (ipv4::DONT_FRAGMENT >> 8) as u8;
 
+/// What every packet's numbers point into. Said once for a batch: what packets are written to may be anywhere, so that the
+/// compiler would look for these anew behind each.
+#[derive(Clone, Copy)]
+pub(crate) struct Tables<'a> {
+    /// By slot, as many as there are counters for.
+    destinations: &'a [Destination],
+    /// By slot.
+    counters: &'a [DestinationCounters],
+    hops: &'a [NextHop],
+}
+
+impl<'a> Tables<'a> {
+    #[inline(always)]
+    fn of(context: &Context<'a>) -> Self {
+        let (destinations, counters) =
+            (&context.snapshot.destinations[..], &context.shared.stats.destinations[..]);
+        // Then one comparison is enough for both.
+        let slots = destinations.len().min(counters.len());
+        Self {
+            destinations: &destinations[..slots],
+            counters: &counters[..slots],
+            hops: &context.snapshot.next_hops,
+        }
+    }
+}
+
+/// The bits that the numbers of the ports have that packets leave by: any of them, and all. The same if they leave by one.
+type Ports = (u16, u16);
+
 /// Rewrites the packets of the batch that have a destination, and decides them.
 #[inline]
 pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
-    let mut rest = Picked::new();
-    // Whether all leave by one port: then the numbers of all ports have the same bits as any.
-    let (mut left, mut any, mut all) = (0, 0, u16::MAX);
-    for (i, (frame, packet)) in batch.frames.iter_mut().zip(&mut batch.packets).enumerate() {
-        if packet.destination == Packet::NOWHERE {
-            left += 1;
-        } else if let Some(port) = usual(frame, packet, context) {
-            (any, all) = (any | port, all & port);
-        } else {
-            // It holds a batch.
-            rest.push(i as u8);
+    let (mut nat, mut tunnels, mut rest) = (Picked::new(), Picked::new(), Picked::new());
+    let (mut left, mut ports) = (0, (0, u16::MAX));
+    let frames = batch.frames.len();
+    let mut i = direct(batch, 0, context, &mut ports);
+    let mut is_unusual = true;
+    while let Some(packet) = batch.packets[..frames].get(i) {
+        let destination = context.snapshot.destinations.get(packet.destination as usize);
+        // Each is of one of them, and they hold a batch.
+        match destination.map(|destination| destination.method) {
+            Some(Method::Nat) => nat.push(i as u8),
+            Some(Method::Tunnel) => tunnels.push(i as u8),
+            None if packet.destination == Packet::NOWHERE => left += 1,
+            Some(Method::Direct) if !is_unusual => {
+                i = direct(batch, i, context, &mut ports);
+                is_unusual = true;
+                continue;
+            }
+            _ => rest.push(i as u8),
         }
+        is_unusual = false;
+        i += 1;
     }
-    if !rest.is_empty() {
-        (any, all) = tunnel::batch(batch, &mut rest, (any, all), context);
+    if !nat.is_empty() {
+        ports = nat::batch(batch, (&nat, &mut rest), ports, context);
     }
-    batch.way = (any == all && left == 0 && rest.is_empty()).then_some(any);
+    if !tunnels.is_empty() {
+        ports = tunnel::batch(batch, (&tunnels, &mut rest), ports, context);
+    }
+    // Whether all leave by one port: then the numbers of all ports have the same bits as any.
+    batch.way = (ports.0 == ports.1 && left == 0 && rest.is_empty()).then_some(ports.0);
     if !rest.is_empty() {
         others(batch, &rest, context);
     }
+}
+
+/// Rewrites the usual packets of direct routing from number `from` on, up to the first that is anything else, whose number it
+/// returns. A loop of its own, which has the processor's registers for itself.
+#[inline(never)]
+fn direct<F: Frame>(batch: &mut Batch<F>, from: usize, context: &Context<'_>, ports: &mut Ports) -> usize {
+    let tables = Tables::of(context);
+    let (mut any, mut all) = *ports;
+    let frames = batch.frames.len();
+    let mut pairs = batch.frames.iter_mut().zip(&mut batch.packets);
+    if from > 0 {
+        pairs.nth(from - 1);
+    }
+    let mut end = frames;
+    while let Some((frame, packet)) = pairs.next() {
+        let Some(port) = usual(frame, packet, &tables) else {
+            end = frames - pairs.len() - 1;
+            break;
+        };
+        (any, all) = (any | port, all & port);
+    }
+    *ports = (any, all);
+    end
+}
+
+/// Has the usual ones of the picked packets rewritten, and adds the others to `rest`.
+#[inline(always)]
+fn each_usual<F: Frame>(
+    batch: &mut Batch<F>,
+    (picked, rest): (&Picked, &mut Picked),
+    (mut any, mut all): Ports,
+    mut usual: impl FnMut(&mut F, &mut Packet) -> Option<u16>,
+) -> Ports {
+    let (frames, packets) = (&mut batch.frames[..], &mut batch.packets);
+    for &i in picked {
+        let (Some(frame), Some(packet)) = (frames.get_mut(usize::from(i)), packets.get_mut(usize::from(i)))
+        else {
+            continue;
+        };
+        match usual(frame, packet) {
+            Some(port) => (any, all) = (any | port, all & port),
+            // Each packet is picked once, and it holds a batch.
+            None => rest.push(i),
+        }
+    }
+    (any, all)
 }
 
 /// Rewrites the picked packets, whatever they are.
@@ -86,23 +175,26 @@ enum Unusual {
     TooBig,
 }
 
-/// Rewrites what nearly every packet is: IPv4, by direct routing, with a TTL and of a length that may pass, to a neighbour
-/// that is known. Returns the number of the port that it leaves by; `None`, and no change, if it is anything else.
+/// Rewrites what nearly every packet is: IPv4 without options, by direct routing, with a TTL and of a length that may pass, to
+/// a neighbour that is known. Returns the number of the port that it leaves by; `None`, and no change, if it is anything else.
 #[inline(always)]
-fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> Option<u16> {
+fn usual(frame: &mut impl Frame, packet: &mut Packet, tables: &Tables<'_>) -> Option<u16> {
     let slot = packet.destination as usize;
-    let destination = context.snapshot.destinations.get(slot)?;
+    let destination = tables.destinations.get(slot)?;
     if destination.method != Method::Direct {
         return None;
     }
-    let hop = context.snapshot.next_hops.get(destination.next_hop as usize)?;
-    let counters = context.shared.stats.destinations.get(slot)?;
+    let hop = tables.hops.get(destination.next_hop as usize)?;
+    let counters = tables.counters.get(slot)?;
     let mac = hop.cell.mac_word()?;
-    let ip_len = packet.layout.ip_len();
-    // The usual place of the IP header: behind an Ethernet header without a tag.
     let (addresses, rest) = frame.data_mut().split_first_chunk_mut::<12>()?;
     let ([_, _, header @ ..], _) = rest.split_first_chunk_mut::<14>()?;
-    if packet.layout.l3 != 14 || packet.layout.v6 || header[8] <= 1 || ip_len > hop.mtu {
+    // An answer is of another method, by which its connection was made.
+    if !is_plain(packet) || packet.role != Role::Client || header[8] <= 1 {
+        return None;
+    }
+    let ip_len = packet.layout.end - ethernet::HEADER_LEN as u16;
+    if ip_len > hop.mtu {
         return None;
     }
     counters.count(false, ip_len);
@@ -110,6 +202,13 @@ fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> 
     ethernet::set_words(addresses, mac, hop.source);
     packet.verdict = Verdict::Forward(hop.port);
     Some(hop.port)
+}
+
+/// Whether a packet that has a destination is of IPv4 without options, behind an Ethernet header without a tag: nothing else
+/// puts what follows, or would follow, the IP header so near to the beginning.
+#[inline(always)]
+fn is_plain(packet: &Packet) -> bool {
+    usize::from(packet.layout.l4) == ethernet::HEADER_LEN + ipv4::HEADER_LEN
 }
 
 /// Rewrites any packet.

@@ -8,6 +8,11 @@
 //! that it quotes becomes what its sender had sent. As with the original its IP header is made right and its transport
 //! checksum left as it was; the ICMP checksum is made anew, after it was found right.
 
+mod usual;
+
+pub use usual::Ends;
+pub(crate) use usual::batch;
+
 use crate::{
     batch::{Kind, Layout},
     port::Frame,

@@ -11,7 +11,8 @@ mod mss;
 mod usual;
 
 pub use errors::{others, quoted_flow, relay};
-pub use usual::{Template, batch};
+pub use usual::Template;
+pub(crate) use usual::batch;
 
 use crate::{
     batch::Layout,

@@ -13,6 +13,7 @@ use pointsman_dataplane::{
     command::{Command, ConnectionRecord, ConnectionsQuery, WorkerShared},
     conn::template::Templates,
     exception::{self, HostEnd},
+    forward::nat::Ends,
     fragments::tracker::Fragments,
     handoff,
     limits::FRAME_ROOM,
@@ -81,6 +82,11 @@ pub(crate) struct Plan {
     schedulers: HashMap<ServiceKey, Scheduler>,
 }
 
+/// As the control plane compiles it.
+fn with_ends(slot: &Destination) -> Destination {
+    Destination { ends: Ends::new((slot.address, slot.port), slot.virtual_service), ..slot.clone() }
+}
+
 fn path(destination: &Destination) -> Option<(IpAddr, Arc<PathMtu>)> {
     Some((destination.address, destination.tunnel.as_ref()?.path.clone()))
 }
@@ -126,6 +132,7 @@ impl Plan {
             address,
             port: at.port(),
             virtual_service: Some((at.ip(), at.port())),
+            ends: Ends::default(),
             method: Method::Direct,
             next_hop,
             tunnel: None,
@@ -245,7 +252,7 @@ impl Plan {
             on_link: self.on_link.clone(),
             marks: Marks::new(self.marks.clone()),
             policies: self.policies,
-            destinations: self.slots.clone().into(),
+            destinations: self.slots.iter().map(with_ends).collect(),
             next_hops: self.hops.iter().map(|hop| NextHop { mtu: self.mtu, ..hop.clone() }).collect(),
             timeouts: self.timeouts.clone(),
             templates: self.templates.clone(),

@@ -1,9 +1,12 @@
 //! The usual packet of a tunnel: IPv4 in IPv4 and nothing between, without a VLAN tag.
 
-use super::{LEAST_V4, outer_class};
+use super::{
+    super::{Ports, Tables, each_usual, is_plain},
+    LEAST_V4, outer_class,
+};
 use crate::{
     batch::{Batch, Packet},
-    conn::lookup::Picked,
+    conn::{lookup::Picked, table::Role},
     director::Context,
     port::Frame,
     verdict::Verdict,
@@ -55,42 +58,38 @@ impl Template {
     }
 }
 
-/// Wraps the usual ones of the picked packets, which leaves the others picked. `any` and `all`: the bits that the numbers of
-/// the ports have that packets leave by; returns them.
+/// Wraps the usual ones of the picked packets, and adds the others to the second list.
 #[inline(never)]
-pub fn batch<F: Frame>(
+pub(crate) fn batch<F: Frame>(
     batch: &mut Batch<F>,
-    picked: &mut Picked,
-    (mut any, mut all): (u16, u16),
+    picked: (&Picked, &mut Picked),
+    ports: Ports,
     context: &Context<'_>,
-) -> (u16, u16) {
-    picked.retain(|i| {
-        let i = usize::from(*i);
-        let port = usual(&mut batch.frames[i], &mut batch.packets[i], context);
-        if let Some(port) = port {
-            (any, all) = (any | port, all & port);
-        }
-        port.is_none()
-    });
-    (any, all)
+) -> Ports {
+    let tables = Tables::of(context);
+    each_usual(batch, picked, ports, |frame, packet| usual(frame, packet, tables, context))
 }
 
 /// Wraps what nearly every packet of a tunnel is: IPv4 in IPv4, with a TTL and of a length that may pass, to a neighbour that
 /// is known. Returns the number of the port that it leaves by; `None`, and no change, if it is anything else.
 #[inline(always)]
-fn usual(frame: &mut impl Frame, packet: &mut Packet, context: &Context<'_>) -> Option<u16> {
+fn usual(
+    frame: &mut impl Frame,
+    packet: &mut Packet,
+    tables: Tables<'_>,
+    context: &Context<'_>,
+) -> Option<u16> {
     const ADDED: u16 = ipv4::HEADER_LEN as u16;
-    let slot = packet.destination as usize;
-    let destination = context.snapshot.destinations.get(slot)?;
+    let destination = tables.destinations.get(packet.destination as usize)?;
     let tunnel = destination.tunnel.as_deref()?;
     let template = tunnel.template.as_ref()?;
-    let hop = context.snapshot.next_hops.get(destination.next_hop as usize)?;
-    let counters = context.shared.stats.destinations.get(slot)?;
+    let hop = tables.hops.get(destination.next_hop as usize)?;
+    let counters = tables.counters.get(packet.destination as usize)?;
     let mac = hop.cell.mac_word()?;
     let policies = &context.snapshot.policies;
     let (ip_len, mtu) = (packet.layout.ip_len(), hop.mtu.min(tunnel.path.get(context.now)));
-    if packet.layout.l3 != 14
-        || packet.layout.v6
+    if !is_plain(packet)
+        || packet.role != Role::Client
         || mtu < LEAST_V4 + ADDED
         || ip_len > mtu - ADDED
         || (policies.clamp_mss && packet.layout.event & tcp::SYN != 0)
