@@ -275,11 +275,11 @@ fn open<'a, K: Asked + BatchKey, F: Frame>(
     }
 }
 
-/// Whether packets are forwarded by the method of the destination in `slot`.
+/// Whether packets reach the destination in `slot` by its method.
 #[inline]
 fn runs(slot: u32, snapshot: &Snapshot) -> bool {
     let destination = snapshot.destinations.get(slot as usize);
-    destination.is_some_and(|found| found.method != Method::Local)
+    destination.is_some_and(|found| found.method != Method::Local || snapshot.exception_path)
 }
 
 /// Where a packet goes that would open a connection to a service that does not only schedule: its clients stay with their

@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub virtual_addresses: index::Addresses,
     /// The host's own addresses: packets to them are left to it.
     pub host_addresses: index::Addresses,
+    /// Whether the host takes packets from the workers, as it does not see the ports itself: then it may be a destination.
+    pub exception_path: bool,
     /// Where what is not load-balanced goes.
     pub routing: Arc<Routing>,
     /// Which packets get which mark.
@@ -183,7 +185,7 @@ pub enum Method {
     Nat,
     /// IP tunnel.
     Tunnel,
-    /// The director itself.
+    /// The director itself: packets are the host's as they came (see [`Snapshot::exception_path`]).
     Local,
 }
 

@@ -21,7 +21,7 @@ use crate::{
     egress,
     port::Frame,
     reply::{self, Speaker},
-    snapshot::{Destination, Method, NextHop},
+    snapshot::{Destination, Method, NextHop, Snapshot},
     stats::DestinationCounters,
     verdict::{DropReason, Verdict},
     wire::{checksum, ethernet, ipv4},
@@ -222,8 +222,10 @@ fn rewrite(
     let destination =
         context.snapshot.destinations.get(slot).ok_or(Unusual::Drop(DropReason::DestinationRemoved))?;
     let (ip_len, is_answer) = (packet.layout.ip_len(), packet.role == Role::Server);
-    if let Some(counters) = context.shared.stats.destinations.get(slot) {
-        counters.count(is_answer, ip_len);
+    let counters = context.shared.stats.destinations.get(slot);
+    counters.iter().for_each(|counters| counters.count(is_answer, ip_len));
+    if destination.method == Method::Local && !is_answer {
+        return local(context.snapshot);
     }
     let number = if is_answer { packet.hop } else { destination.next_hop };
     let hop = context.snapshot.hop(number).ok_or(Unusual::Drop(DropReason::NoRoute))?;
@@ -278,6 +280,13 @@ fn rewrite(
         return Ok(Verdict::Cut(number));
     }
     Ok(egress::address(frame, number, &hop))
+}
+
+/// What becomes of a packet to the director itself: it is at its end, and so it keeps its TTL and may have any length. The
+/// host has the virtual address, and answers straight to the client.
+#[cold]
+fn local(snapshot: &Snapshot) -> Result<Verdict, Unusual> {
+    if snapshot.exception_path { Ok(Verdict::Punt) } else { Err(Unusual::Drop(DropReason::MethodPending)) }
 }
 
 /// The virtual address and port of a packet of a service of many addresses, whose key is its client's.

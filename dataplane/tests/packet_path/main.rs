@@ -11,6 +11,7 @@ mod flood;
 mod fragments;
 mod ftp;
 mod ipsec;
+mod local;
 mod nat;
 mod neighbors;
 mod persistence;

@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) routes: Vec<(Prefix, Way)>,
     /// Beside those of the ports.
     pub(crate) host_addresses: Vec<IpAddr>,
+    /// That of the lab; see [`Size::exception`].
+    pub(crate) exception_path: bool,
     on_link: Arc<OnLink>,
     templates: Arc<Templates>,
     fragments: Arc<Fragments>,
@@ -248,6 +250,7 @@ impl Plan {
                 .into_iter()
                 .chain(self.host_addresses.iter().copied())
                 .collect(),
+            exception_path: self.exception_path,
             routing: Arc::new(self.routing()),
             on_link: self.on_link.clone(),
             marks: Marks::new(self.marks.clone()),
@@ -347,6 +350,7 @@ impl Lab {
 
     pub(crate) fn sized(mut plan: Plan, size: Size) -> Self {
         let generation = 1;
+        plan.exception_path = size.exception;
         let (publisher, readers) = publish::channel(generation, plan.snapshot(generation), size.workers);
         let mut ends = handoff::mesh(size.workers);
         let (host_ends, host) = exception::channel(size.workers, FRAME_ROOM).expect("descriptors for a wake");
