@@ -4,14 +4,15 @@ use crate::{
     announce::announcements,
     clock,
     config::{
-        compile::{Compiler, Steps, pending},
+        compile::{Compiler, Steps, is_local, local_addresses, pending},
         diff::diff,
-        model::{Configuration, Method, Service, ServiceKey, Start},
+        model::{Configuration, Service, ServiceKey, Start},
         slots::{DestinationKey, Moment},
         validate,
     },
     counters::{Accounts, Shown, counted},
     kernel::Network,
+    local::Local,
     refusal::{Code, Refusal},
     workers::Handle,
 };
@@ -24,7 +25,7 @@ use pointsman_dataplane::{
     time::Nanos,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -136,6 +137,14 @@ struct State {
     publisher: Publisher<Snapshot>,
     compiler: Compiler,
     accounts: Accounts,
+    local: Local,
+}
+
+impl State {
+    /// The virtual addresses that the kernel is to have.
+    fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        local_addresses(&self.configuration, &self.network.host_addresses.iter().copied().collect())
+    }
 }
 
 /// Everything that a list of services needs, of one moment.
@@ -183,6 +192,7 @@ impl Control {
             publisher,
             compiler: prepared.compiler,
             accounts: prepared.accounts,
+            local: Local::default(),
         };
         let shared = workers.iter().map(|worker| worker.shared.clone()).collect();
         Arc::new(Self { state: Mutex::new(state), in_force, next_hops, on_link, workers, shared })
@@ -245,7 +255,7 @@ impl Control {
         share(&state.configuration, &mut new);
         state.compiler.check(&new, &steps, at)?;
         let changes = changes(&state.configuration, &new, &steps);
-        let warnings = match terms.all_warnings {
+        let mut warnings = match terms.all_warnings {
             true => warnings(&new, &state.network),
             false => new_warnings(&state.configuration, &new, &state.network),
         };
@@ -254,11 +264,15 @@ impl Control {
         }
         let old = state.configuration.clone();
         state.configuration = Arc::new(new);
+        // Before workers give it packets.
+        warnings.extend(state.local.add(&state.local_addresses(), &state.network).await);
         if let Err(late) = self.publish(state, &steps).await {
             state.configuration = old;
             self.put(state, &Steps::default());
+            state.local.keep(&state.local_addresses()).await;
             return Err(late);
         }
+        state.local.keep(&state.local_addresses()).await;
         state.generation += 1;
         changes.iter().for_each(|change| tracing::info!("generation {}: {change}", state.generation));
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -350,11 +364,30 @@ impl Control {
     /// Takes over what the kernel knows now, and says whether that made a difference.
     pub async fn renew_network(&self, network: Network) -> Result<bool, Error> {
         let state = &mut *self.state.lock().await;
+        let network = state.local.without(network);
         if state.network == network {
             return Ok(false);
         }
         state.network = network;
+        self.hold_local(state).await;
         self.publish(state, &Steps::default()).await.map(|()| true)
+    }
+
+    /// Gives the kernel the virtual addresses of servers that are the director itself, and says what it refuses.
+    pub async fn begin_local(&self) {
+        self.hold_local(&mut *self.state.lock().await).await;
+    }
+
+    async fn hold_local(&self, state: &mut State) {
+        let wanted = state.local_addresses();
+        let refused = state.local.add(&wanted, &state.network).await;
+        refused.iter().for_each(|warning| tracing::warn!("{warning}"));
+        state.local.keep(&wanted).await;
+    }
+
+    /// What the kernel knows without the addresses that it has from the director.
+    pub async fn without_local(&self, network: Network) -> Network {
+        self.state.lock().await.local.without(network)
     }
 
     /// What the kernel knew last.
@@ -521,7 +554,8 @@ fn warnings_of(
     let mut warnings = Vec::new();
     let up = configuration.addresses_up();
     let host: Addresses = network.host_addresses.iter().copied().collect();
-    for address in up.iter().filter(|address| host.contains(address)) {
+    let local = local_addresses(configuration, &host);
+    for address in up.iter().filter(|address| host.contains(address) && !local.contains(address)) {
         warnings.push(format!(
             "{address} is also an address of this machine: the kernel answers for it too and resets connections; \
              remove it with `ip addr del {address}/PREFIX dev DEVICE`."
@@ -538,10 +572,9 @@ fn warnings_of(
         ));
     }
     for service in configuration.services.iter().filter(|service| wanted(service)) {
-        warnings.extend(pending(service, &host));
+        warnings.extend(pending(service, &host, configuration.start.has_exception_path()));
         for server in &service.servers {
-            let local = server.method == Method::Local || host.contains(&server.address);
-            if !local && network.route(server.address).is_none() {
+            if !is_local(server, &host) && network.route(server.address).is_none() {
                 warnings.push(format!(
                     "No route leads to the server {} of {}: its packets are dropped until there is one out of a port.",
                     server.socket(),

@@ -264,6 +264,7 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     let ports = Arc::new(Ports::new(running.sources.clone(), &network, clock::now()));
 
     let control = Control::new(prepared, publisher, running.crew.handles().to_vec());
+    control.begin_local().await;
     for warning in control.warnings().await {
         tracing::warn!("{warning}");
     }

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod exception;
 pub mod grpc;
 pub mod kernel;
+pub mod local;
 pub mod neighbor;
 pub mod ports;
 pub mod refusal;

@@ -3,7 +3,7 @@
 //! The compiler keeps what outlives a change: the slots of destinations with their connection counts, the places of
 //! schedulers, and the next hops with what is known of their neighbours.
 
-mod pending;
+mod local;
 mod rules;
 mod ways;
 
@@ -18,7 +18,7 @@ use crate::{
     kernel::Network,
     refusal::{Code, Refusal},
 };
-pub use pending::pending;
+pub use local::{is_local, local_addresses, pending};
 use pointsman_dataplane::{
     app::expected::Expectations,
     conn::template::Templates,
@@ -208,6 +208,7 @@ impl Compiler {
             ports: network.ports.iter().map(|port| port.facts()).collect(),
             virtual_addresses: configuration.addresses_up().into_iter().collect(),
             host_addresses: self.host_addresses.clone(),
+            exception_path: configuration.start.has_exception_path(),
             routing: self.ways.end(configuration.forwarding, source_nat(configuration, network)),
             marks: marks(configuration, network),
             policies: configuration.policies,

@@ -90,7 +90,7 @@ pub(super) async fn follow_kernel(
         }
         let before = control.network().await;
         let network = match Network::read(&devices).await {
-            Ok(network) => network,
+            Ok(network) => control.without_local(network).await,
             Err(kernel::Error::NoDevice { device, .. }) => before.without(|port| port.device == device),
             Err(error) => {
                 tracing::warn!("a change in the kernel was not taken over: {error}");

@@ -239,7 +239,7 @@ fn service_status(service: &Model, view: &View) -> ServiceStatus {
         servers: service.servers.iter().map(server).collect(),
         counters: Some(encode_counters(counters)),
         rates: Some(encode_rates(rates)),
-        pending: pending(service, &view.host_addresses),
+        pending: pending(service, &view.host_addresses, view.configuration.start.has_exception_path()),
     }
 }
 

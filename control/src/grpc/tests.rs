@@ -264,7 +264,7 @@ async fn watchers_see_each_change_and_pending_features_are_said() {
     let request =
         v1::AddServerRequest { service: Some(v1::ServiceKey { key: Some(mark) }), server: Some(server) };
     let answer = lvs.add_server(request).await.unwrap().into_inner();
-    let pending = "The server 10.0.0.1:80 of mark 10 gets no packets: the method local is accepted but not run yet; use another machine.";
+    let pending = "The server 10.0.0.1:80 of mark 10 gets no packets: it is the director itself, whose kernel sees every frame with af_packet and would reset the connections of the other servers; use ports with driver = \"dpdk\", or run the server in a network namespace behind a veth pair, with method = \"nat\".";
     assert_eq!((answer.generation, answer.warnings), (3, vec![pending.to_owned()]));
     let seen = watch.message().await.unwrap().unwrap();
     assert_eq!((seen.generation, seen.configuration.unwrap().services.len()), (2, 1));

@@ -2,7 +2,10 @@
 
 use super::{Abort, collect, link_name};
 use crate::config::model::dpdk::Subnet;
-use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{
+    AddressMessageBuilder, LinkUnspec, RouteMessageBuilder,
+    packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo},
+};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -29,6 +32,14 @@ pub enum Error {
         command: String,
         /// The key of the configuration.
         key: &'static str,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+    /// An address that is there for a while.
+    #[error("the kernel refuses `{command}`: {source}; try it by hand to see why")]
+    Held {
+        /// The command that does the same.
+        command: String,
         /// What the kernel said.
         source: rtnetlink::Error,
     },
@@ -87,4 +98,55 @@ pub async fn interface(name: &str, addresses: &[Subnet], gateways: &[IpAddr]) ->
         })?;
     }
     Ok(())
+}
+
+/// Gives an interface, by number and name, an address of no subnet that the host chooses for nothing by itself. It is there
+/// at once, and nobody is asked whether it is free.
+///
+/// # Errors
+/// What the kernel refuses, as the command that does the same.
+pub async fn hold(index: u32, name: &str, address: IpAddr) -> Result<(), Error> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
+    let _task = Abort(tokio::spawn(connection));
+    let mut request = handle.address().add(index, address, 0);
+    let (message, more) = alone(index, address);
+    *request.message_mut() = message;
+    let command = format!("ip address add {address} dev {name} {more}");
+    match request.execute().await {
+        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -EEXIST => Ok(()),
+        result => result.map_err(|source| Error::Held { command, source }),
+    }
+}
+
+/// Takes such an address away.
+///
+/// # Errors
+/// What the kernel refuses, as the command that does the same.
+pub async fn release(index: u32, name: &str, address: IpAddr) -> Result<(), Error> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
+    let _task = Abort(tokio::spawn(connection));
+    let command = format!("ip address del {address} dev {name}");
+    let request = handle.address().del(alone(index, address).0);
+    request.execute().await.map_err(|source| Error::Held { command, source })
+}
+
+/// An address without a subnet, and the words for it.
+fn alone(index: u32, address: IpAddr) -> (AddressMessage, &'static str) {
+    match address {
+        IpAddr::V4(v4) => {
+            let mut message = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(v4, 32).build();
+            message.header.scope = AddressScope::Host;
+            (message, "scope host")
+        }
+        IpAddr::V6(v6) => {
+            let mut message = AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(v6, 128).build();
+            let mut lifetime = CacheInfo::default();
+            (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
+            let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+            message
+                .attributes
+                .extend([AddressAttribute::Flags(flags), AddressAttribute::CacheInfo(lifetime)]);
+            (message, "preferred_lft 0 nodad noprefixroute")
+        }
+    }
 }

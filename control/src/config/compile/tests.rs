@@ -89,13 +89,42 @@ fn what_is_not_run_yet_is_said_in_a_sentence() {
                 [[service.server]]\naddress = \"10.0.0.1\"\n[[service.server]]\naddress = \"10.0.0.2\"\nmethod = \"local\"\n";
     let service = &parsed(text).services[0];
     let host = [[10, 0, 0, 1].into()].into_iter().collect();
+    let sentence = |address: &str| {
+        format!(
+            "The server {address}:0 of mark 7 gets no packets: it is the director itself, whose kernel sees every frame with af_packet and would reset the connections of the other servers; use ports with driver = \"dpdk\", or run the server in a network namespace behind a veth pair, with method = \"nat\"."
+        )
+    };
+    assert_eq!(pending(service, &host, false), [sentence("10.0.0.1"), sentence("10.0.0.2")]);
+    assert_eq!(pending(service, &host, true), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_is_the_director_itself_listens_on_the_port_of_the_service() {
+    let text = service(&["10.0.0.1", "10.0.0.12"]) + "port = 8080\nmethod = \"nat\"\n";
+    let text = text.replacen("\"10.0.0.1\"", "\"10.0.0.1\"\nport = 8080\nmethod = \"nat\"", 1);
+    let host = [[10, 0, 0, 1].into()].into_iter().collect();
     assert_eq!(
-        pending(service, &host),
+        pending(&parsed(&text).services[0], &host, true),
         [
-            "The server 10.0.0.1:0 of mark 7 gets no packets: the method local is accepted but not run yet; use another machine.",
-            "The server 10.0.0.2:0 of mark 7 gets no packets: the method local is accepted but not run yet; use another machine.",
+            "The server 10.0.0.1:8080 of tcp 10.0.0.100:80 gets its packets at port 80, not 8080: it is the director itself, whose packets stay as they are; let it listen on tcp 10.0.0.100:80."
         ]
     );
+}
+
+#[test]
+fn the_kernel_has_the_virtual_addresses_of_servers_that_are_the_director_itself() {
+    let text = "[[port]]\nname = \"d0\"\ndriver = \"dpdk\"\ndevice = \"net_null0\"\n\
+                [[mark]]\nmark = 7\ndestination = \"10.0.0.101\"\n[[mark]]\nmark = 7\ndestination = \"10.1.0.0/24\"\n\
+                [[mark]]\nmark = 8\ndestination = \"10.0.0.102\"\n";
+    let marked = "[[service]]\nmark = 7\n[[service.server]]\naddress = \"10.0.0.1\"\n\
+                  [[service]]\nmark = 8\n[[service.server]]\naddress = \"10.0.0.12\"\n";
+    let configuration = parsed(&format!("{text}{}{marked}", service(&["10.0.0.1", "10.0.0.12"])));
+    let host = [[10, 0, 0, 1].into()].into_iter().collect();
+    let expected = ["10.0.0.100", "10.0.0.101"].map(|address| address.parse().unwrap());
+    assert_eq!(local_addresses(&configuration, &host), expected.into());
+    assert_eq!(local_addresses(&configuration, &Default::default()), [].into());
+    let seen = Configuration { start: Default::default(), ..configuration };
+    assert_eq!(local_addresses(&seen, &host), [].into(), "the kernel sees the ports itself");
 }
 
 /// The way of a packet, with the routers in text.
