@@ -21,44 +21,52 @@ connections_ipv6 = 4096
 /// The tutorial's segment, in which the director's end of the cable belongs to DPDK.
 struct Cluster {
     lab: Lab,
-    _director: Director,
+    director: Director,
     _servers: [Process; 2],
 }
 
 impl Cluster {
     fn new() -> Self {
+        let cluster = Self::configured("");
+        cluster.director.add_web_service("rr");
+        cluster
+    }
+
+    /// With more in the file that the director starts with.
+    fn configured(more: &str) -> Self {
         let lab = Lab::segment();
         lab.ok(
             "director",
-            "ip addr flush dev eth0 && sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1 net.ipv4.conf.eth0.arp_ignore=8",
+            "ip addr flush dev eth0 && sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1 net.ipv4.conf.eth0.arp_ignore=8 \
+             net.ipv4.conf.eth0.rp_filter=1",
         );
         for node in ["client", "web1", "web2"] {
             // The driver does not complete checksums that a sender leaves to its interface.
             lab.ok(node, "ethtool -K eth0 tx off >/dev/null");
         }
         let servers = [lab.web_server("web1", "web_1"), lab.web_server("web2", "web_2")];
-        lab.write("/run/lab/host.toml", CONFIGURATION);
+        lab.write("/run/lab/host.toml", &format!("{CONFIGURATION}{more}"));
         let director = Director::start(&lab, "director", "--config /run/lab/host.toml");
-        director.add_web_service("rr");
-        Self { lab, _director: director, _servers: servers }
+        Self { lab, director, _servers: servers }
     }
 
-    /// A web server on the director's own addresses, port 8080, that also takes uploads.
-    fn own_server(&self) -> Process {
+    /// A web server on the director's own addresses that also takes uploads.
+    fn own_server(&self, port: u16) -> Process {
         let home = "/run/lab/own";
         let text = format!(
             "user root;\ndaemon off;\nmaster_process off;\npid {home}/nginx.pid;\n\
              events {{ worker_connections 64; }}\nhttp {{ access_log off; client_body_temp_path {home}/body;\n\
-             server {{ listen 8080; listen [::]:8080; client_max_body_size 0; root {home}; \
+             server {{ listen {port}; listen [::]:{port}; client_max_body_size 0; root {home}; \
              dav_methods PUT; }} }}\n"
         );
         self.lab.write(&format!("{home}/nginx.conf"), &text);
+        self.lab.write(&format!("{home}/index.html"), "own\n");
         self.lab.ok("director", &format!("head -c 4000000 /dev/urandom >{home}/down"));
         let line = format!("exec nginx -e {home}/error.log -c {home}/nginx.conf");
         let nginx = self.lab.spawn("director", "nginx", &line);
         wait_until("nginx on the director answers", 10, || {
-            self.lab.run("director", "curl -s --max-time 2 -o /dev/null http://192.168.10.11:8080/down").code
-                == 0
+            let line = format!("curl -s --max-time 2 -o /dev/null http://192.168.10.11:{port}/down");
+            self.lab.run("director", &line).code == 0
         });
         nginx
     }
@@ -67,7 +75,7 @@ impl Cluster {
 #[test]
 fn large_transfers_to_and_from_the_directors_own_address_arrive_whole_beside_balanced_ones() {
     let cluster = Cluster::new();
-    let _nginx = cluster.own_server();
+    let _nginx = cluster.own_server(8080);
     let lab = &cluster.lab;
     let sum = |node: &str, path: &str| lab.ok(node, &format!("sha256sum <{path}"));
     lab.ok("client", "head -c 4000000 /dev/urandom >/run/lab/up");
@@ -82,6 +90,76 @@ fn large_transfers_to_and_from_the_directors_own_address_arrive_whole_beside_bal
     // The other way round: the director is the client, as in a health check.
     assert_eq!(lab.requests("director", "http://192.168.10.12/", 1), ["web_1"]);
     assert_eq!(lab.requests("director", "http://[fd00:10::13]/", 1), ["web_2"]);
+}
+
+#[test]
+fn the_director_itself_is_one_of_two_servers_and_an_upload_to_it_arrives_whole() {
+    let cluster = Cluster::new();
+    let (lab, director) = (&cluster.lab, &cluster.director);
+    let _nginx = cluster.own_server(80);
+    let addresses = || lab.ok("director", "ip -o address show dev d0");
+    let held = || ["192.168.10.100/32", "fd00:10::100/128"].map(|address| addresses().contains(address));
+    assert_eq!(held(), [false, false]);
+    director.ipvsadm_all(&[
+        "-d -t 192.168.10.100:80 -r 192.168.10.13:80",
+        "-A -t [fd00:10::100]:80 -s rr",
+        "-a -t [fd00:10::100]:80 -r [fd00:10::12]:80 -g",
+    ]);
+    for (service, own) in
+        [("192.168.10.100:80", "192.168.10.11:80"), ("[fd00:10::100]:80", "[fd00:10::11]:80")]
+    {
+        let added = director.ipvsadm(&format!("-a -t {service} -r {own} -g"));
+        assert_eq!((added.code, added.text()), (0, String::new()));
+    }
+    assert_eq!(held(), [true, true]);
+    lab.ok("client", "head -c 4000000 /dev/urandom >/run/lab/up");
+    let sum = |node: &str, path: &str| lab.ok(node, &format!("sha256sum <{path}"));
+    for (address, web1) in [("192.168.10.100", "192.168.10.12"), ("[fd00:10::100]", "[fd00:10::12]")] {
+        let url = format!("http://{address}/");
+        let pages = lab.requests("client", &url, 8);
+        assert_eq!(pages, ["own", "web_1", "own", "web_1", "own", "web_1", "own", "web_1"]);
+        director.ipvsadm_all(&[&format!("-e -t {address}:80 -r {web1}:80 -g -w 0")]);
+        let curl = |more: &str| lab.ok("client", &format!("curl -gsSf --max-time 25 {more}"));
+        curl(&format!("-T /run/lab/up {url}up"));
+        assert_eq!(sum("director", "/run/lab/own/up"), sum("client", "/run/lab/up"));
+        curl(&format!("-o /run/lab/down {url}down"));
+        assert_eq!(sum("client", "/run/lab/down"), sum("director", "/run/lab/own/down"));
+        lab.ok("director", "rm /run/lab/own/up");
+    }
+    let listed = director.ipvsadm("-Ln").stdout;
+    for part in
+        ["\n  -> 192.168.10.11:80             Local   1 ", "\n  -> [fd00:10::11]:80             Local   1 "]
+    {
+        assert!(listed.contains(part), "`{part}` is not in:\n{listed}");
+    }
+    // Neighbours know one address, and the kernel is no machine with an address more.
+    let log = cluster.director.process.log();
+    assert!(!log.contains("also an address") && !log.contains("addresses or MTU have changed"), "{log}");
+    let neighbors = lab.ok("client", "ip neighbor show 192.168.10.100");
+    assert!(neighbors.contains(&lab.mac("director", "d0")), "{neighbors}");
+    // It has the addresses as long as there are such servers.
+    director.ipvsadm_all(&["-d -t 192.168.10.100:80 -r 192.168.10.11:80", "-D -t [fd00:10::100]:80"]);
+    assert_eq!(held(), [false, false]);
+}
+
+#[test]
+fn a_director_starts_as_a_server_of_its_own_and_a_reload_ends_that() {
+    let service = "[[service]]\naddress = \"192.168.10.100\"\nport = 80\nscheduler = \"rr\"\n\
+                   [[service.server]]\naddress = \"192.168.10.11\"\n";
+    let cluster = Cluster::configured(service);
+    let _nginx = cluster.own_server(80);
+    assert_eq!(cluster.lab.requests("client", &format!("http://{VIP}/"), 2), ["own", "own"]);
+    let held =
+        |lab: &Lab| lab.ok("director", "ip address show dev d0").contains("192.168.10.100/32 scope host d0");
+    assert!(held(&cluster.lab));
+    let other = service.replace("192.168.10.11", "192.168.10.12");
+    cluster.lab.write("/run/lab/host.toml", &format!("{CONFIGURATION}{other}"));
+    cluster.director.process.signal("HUP");
+    wait_until("the file is in force", 10, || {
+        cluster.director.process.log().contains("is in force as generation 2, 2 changes")
+    });
+    assert_eq!(cluster.lab.requests("client", &format!("http://{VIP}/"), 2), ["web_1", "web_1"]);
+    assert!(!held(&cluster.lab));
 }
 
 /// Waits for another's advertisement to the group on an interface, then says from whom it is.
