@@ -96,7 +96,6 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
             candidates,
             None,
         ),
-        pending: false,
     };
     next_hops.push(hop(IpAddr::V4(ROUTER), ROUTER_MAC, mtu));
     let routes =

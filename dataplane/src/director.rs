@@ -247,7 +247,7 @@ fn open<'a, K: Asked + BatchKey, F: Frame>(
         return batch.packets[i].drop(DropReason::DropPacket);
     }
     let opening = Opening { key, hash, now: context.now.ticks() };
-    let (slot, template) = if service.pending || service.one_packet || service.persistence.is_some() {
+    let (slot, template) = if service.one_packet || service.persistence.is_some() {
         match special(batch, i, (service, &opening), context) {
             Some(chosen) => chosen,
             None => return,
@@ -283,7 +283,7 @@ fn runs(slot: u32, snapshot: &Snapshot) -> bool {
 }
 
 /// Where a packet goes that would open a connection to a service that does not only schedule: its clients stay with their
-/// servers, or its datagrams make no connections, or it does not run yet. `None`: the packet is decided.
+/// servers, or its datagrams make no connections. `None`: the packet is decided.
 #[inline(never)]
 fn special<K: Asked, F: Frame>(
     batch: &mut Batch<F>,
@@ -291,10 +291,6 @@ fn special<K: Asked, F: Frame>(
     (service, opening): (&Service, &Opening<'_, K>),
     context: &mut Context<'_>,
 ) -> Option<(u32, Held)> {
-    if service.pending {
-        batch.packets[i].drop(DropReason::ServicePending);
-        return None;
-    }
     if service.one_packet && batch.packets[i].layout.kind == Kind::Fragment {
         later_fragment(batch, i, context);
         return None;

@@ -161,8 +161,6 @@ pub struct Service {
     pub one_packet: bool,
     /// Picks a destination of this service.
     pub scheduler: Scheduler,
-    /// What of its configuration the packet path does not run yet: its new connections are dropped and counted.
-    pub pending: bool,
 }
 
 /// How clients of a service stay with their servers.

@@ -74,7 +74,6 @@ counted! {
         FragmentMalformed = "fragment_malformed", "A fragment that is empty, overlaps or cuts off the transport header, or reaches beyond 65,535 bytes: broken, or an attack.";
         FragmentUnmatched = "fragment_unmatched", "A fragment whose first did not come within a second, or was of no connection: lost on the way, or a scan.";
         ProtocolUnsupported = "protocol_unsupported", "An ICMP message to a virtual address that is neither an echo request nor an error about a connection, or a packet of a protocol that source NAT cannot give another address.";
-        ServicePending = "service_pending", "The service uses a feature that this version accepts but does not run yet; `pointsman show` names it.";
         MethodPending = "method_pending", "The server is the director itself, whose kernel takes no packets from workers here; use ports with driver = \"dpdk\", or a NATed server in a network namespace.";
         NoCallId = "no_call_id", "A packet to a service with the persistence engine of SIP that would open a connection and has no Call-ID: not SIP, or not by UDP.";
         ResetUnmatched = "reset_unmatched", "A RST that belongs to no connection: late, or a scan.";

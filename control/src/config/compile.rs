@@ -250,14 +250,7 @@ impl Compiler {
                 by_call: service.engine == Some(Engine::Sip),
             });
             let (scheduler, one_packet) = (compiled.scheduler.clone(), service.one_packet);
-            services.push(snapshot::Service {
-                key,
-                mark,
-                persistence,
-                one_packet,
-                scheduler,
-                pending: false,
-            });
+            services.push(snapshot::Service { key, mark, persistence, one_packet, scheduler });
         }
         (services.into(), service_index)
     }

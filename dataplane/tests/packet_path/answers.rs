@@ -11,8 +11,6 @@ use crate::support::{
 use pointsman_dataplane::{
     command::PuntedFrame,
     scheduler::Kind,
-    snapshot::Persistence,
-    time::Ticks,
     verdict::{Answer, DropReason},
 };
 
@@ -309,18 +307,6 @@ fn an_ftp_service_without_persistence_takes_no_connection_to_another_port() {
     let said = lab.says(tcp("10.0.0.2:1", "10.0.0.100:3306", SYN).frame()).concat();
     assert!(said.contains("tcp 3306>1 RA"), "{said}");
     assert!(lab.says(tcp("10.0.0.2:1", "10.0.0.100:21", SYN).frame())[0].starts_with("r1"));
-}
-
-#[test]
-fn a_pending_ftp_service_takes_connections_to_other_ports_only_if_it_is_persistent() {
-    let held = Persistence { timeout: Ticks::from_secs(300), prefix: 32, by_call: false };
-    for (persistence, answers) in [(None, 1), (Some(held), 0)] {
-        let mut plan = Plan::new().service("10.0.0.100:21", TCP, Kind::Rr, 1);
-        (plan.services[0].persistence, plan.services[0].pending) = (persistence, true);
-        let mut lab = Lab::new(plan);
-        let said = lab.says(tcp("10.0.0.2:1", "10.0.0.100:3306", SYN).frame());
-        assert_eq!(said.len(), answers, "{persistence:?}, {said:?}");
-    }
 }
 
 #[test]

@@ -156,8 +156,7 @@ fn a_broken_packet_is_dropped_for_its_reason_and_that_counter_alone_goes_up() {
 #[test]
 fn the_state_of_the_director_is_a_reason_too() {
     type Change = fn(&mut Plan);
-    let reasons: [(DropReason, Change); 5] = [
-        (ServicePending, |plan| plan.services[0].pending = true),
+    let reasons: [(DropReason, Change); 4] = [
         (MethodPending, |plan| plan.slots[0].method = Method::Local),
         (NoRoute, |plan| plan.slots[0].next_hop = Destination::NO_ROUTE),
         (NeighborUnresolved, |plan| plan.hops[0].cell.set(NeighborState::Failed)),
@@ -188,7 +187,6 @@ fn frames_that_the_port_cannot_send_are_counted_as_such() {
 #[test]
 fn every_reason_has_a_test_that_causes_it() {
     let elsewhere = [
-        (ServicePending, "the_state_of_the_director_is_a_reason_too"),
         (MethodPending, "the_state_of_the_director_is_a_reason_too"),
         (NoCallId, "what_has_no_call_id_opens_no_connection"),
         (NoRoute, "the_state_of_the_director_is_a_reason_too"),

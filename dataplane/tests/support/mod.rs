@@ -54,7 +54,6 @@ pub(crate) struct PlannedService {
     pub(crate) servers: Vec<(u32, u32)>,
     pub(crate) persistence: Option<Persistence>,
     pub(crate) one_packet: bool,
-    pub(crate) pending: bool,
     /// The mark that its packets have; it is known by that then, and `at` says its family.
     pub(crate) mark: Option<u32>,
 }
@@ -115,7 +114,6 @@ impl Plan {
             servers,
             persistence: None,
             one_packet: false,
-            pending: false,
             mark: None,
         });
         self
@@ -284,7 +282,7 @@ impl Plan {
             let scheduler = Scheduler::compile(planned.kind, candidates, self.schedulers.get(&key));
             self.schedulers.insert(key, scheduler.clone());
             snapshot.virtual_addresses.insert(planned.at.ip());
-            let PlannedService { persistence, one_packet, pending, .. } = *planned;
+            let PlannedService { persistence, one_packet, .. } = *planned;
             let mark = planned.mark.and_then(NonZeroU32::new);
             let number = services.len() as u32;
             match mark {
@@ -294,7 +292,7 @@ impl Plan {
                 None => snapshot.service_index.insert(key, number),
             }
             let key = mark.is_none().then_some(key);
-            services.push(Service { key, mark, persistence, one_packet, scheduler, pending });
+            services.push(Service { key, mark, persistence, one_packet, scheduler });
         }
         for rule in &self.source_nat {
             snapshot.virtual_addresses.insert(rule.address);
