@@ -46,6 +46,7 @@ fn destination(number: usize, generation: u32, presence: Presence) -> Destinatio
         address: SERVER.into(),
         port: 8080,
         virtual_service: Some((address.into(), 80)),
+        ends: crate::forward::nat::Ends::default(),
         method,
         next_hop: 0,
         tunnel: None,

@@ -113,7 +113,7 @@ impl Both {
         }
         self.model.create(number, kind, slots.clone());
         let service = &self.model.services[number];
-        let stays = |(timeout, prefix)| Persistence { timeout: ticks(timeout), prefix };
+        let stays = |(timeout, prefix)| Persistence { timeout: ticks(timeout), prefix, by_call: false };
         self.lab.plan.services.push(PlannedService {
             protocol,
             at: service.at,
@@ -121,7 +121,6 @@ impl Both {
             servers: slots.map(|slot| (slot as u32, 1)).collect(),
             persistence: service.persistence.map(stays),
             one_packet: sort == Sort::OnePacket,
-            pending: false,
             mark: (sort == Sort::Marked).then_some(crate::MARK),
         });
     }
@@ -180,7 +179,7 @@ impl Both {
         };
         self.model.services[number].persistence = stays;
         self.planned(number).persistence =
-            stays.map(|(timeout, prefix)| Persistence { timeout: ticks(timeout), prefix });
+            stays.map(|(timeout, prefix)| Persistence { timeout: ticks(timeout), prefix, by_call: false });
     }
 
     /// `ipvsadm --set`.

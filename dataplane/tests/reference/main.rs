@@ -96,7 +96,8 @@ impl Both {
             (service.marked, service.one_packet) = (sort == Sort::Marked, planned.one_packet);
             if sort == Sort::EveryPort {
                 service.persistence = Some((STAYS[0], 32));
-                planned.persistence = Some(Persistence { timeout: ticks(STAYS[0]), prefix: 32 });
+                planned.persistence =
+                    Some(Persistence { timeout: ticks(STAYS[0]), prefix: 32, by_call: false });
             }
             model.services.push(service);
             for slot in 3 * number..3 * number + 3 {

@@ -82,16 +82,16 @@ impl Both {
             let kind =
                 self.model.services.iter().find(|s| s.at == flow.service).map(|s| (s.kind, s.persistence));
             context += &format!("{packet:?} expected {verdict:?} {kind:?}; ");
-            expected.extend(self.to_client_or_server(verdict, &packet, bytes.len()));
+            expected.extend(self.expected_of_client_or_server(verdict, &packet, bytes.len()));
             frames.push(ethernet(D0, C0, &bytes));
         }
         self.send(0, &frames, expected, &context);
     }
 
-    fn to_client_or_server(&mut self, verdict: Verdict, packet: &Crafted, len: usize) -> Expected {
+    fn expected_of_client_or_server(&mut self, verdict: Verdict, packet: &Crafted, len: usize) -> Expected {
         let back = |packet: Vec<u8>, limited| Some((ethernet(C0, D0, &packet), limited));
         let name = match verdict {
-            Verdict::Server(slot) => return self.to_server(slot, packet, len),
+            Verdict::Server(slot) => return self.expected_of_server(slot, packet, len),
             Verdict::Reset => "reset",
             Verdict::Unreachable => "unreachable",
             _ => "vanishes",
@@ -104,7 +104,7 @@ impl Both {
         }
     }
 
-    fn to_server(&mut self, slot: usize, packet: &Crafted, len: usize) -> Expected {
+    fn expected_of_server(&mut self, slot: usize, packet: &Crafted, len: usize) -> Expected {
         let (server, vip) = (self.model.servers[slot].clone(), packet.flow.service.ip());
         let name = match server.method {
             Method::Direct => "direct",
