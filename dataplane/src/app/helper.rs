@@ -93,8 +93,12 @@ pub(crate) fn session<K: Asked + BatchKey, F: Frame>(
             return packet.drop(reason);
         }
     }
-    packet.role = if is_answer { Role::Server } else { Role::Client };
     packet.destination = slot;
+    packet.role = Role::Client;
+    if is_answer {
+        packet.role = Role::Server;
+        key.keep_in(packet, &mut batch.key6[i]);
+    }
 }
 
 /// Heeds what a client sends, and gives what it acknowledges the server's numbers.

@@ -221,7 +221,10 @@ pub fn follow<K: BatchKey>(
                 }
                 Err(reason) => return Some(Followed::Drop(reason)),
             }
-            client.keep_in(packet, key6);
+            // A session's reply is still to be found by its own.
+            if role == Role::Server {
+                client.keep_in(packet, key6);
+            }
         }
         Role::Outbound | Role::Inbound | Role::Control | Role::Data | Role::DataAnswers => {}
     }
