@@ -8,7 +8,7 @@ use super::{
     table::Role,
 };
 use crate::{
-    batch::{Batch, Kind, Lookup, Packet},
+    batch::{Batch, Kind, Layout, Lookup, Packet},
     limits::BATCH,
     port::Frame,
     snapshot::{Presence, Snapshot},
@@ -160,6 +160,22 @@ fn begins(number: u8, kind: Kind, event: u8) -> bool {
     begins && kind == Kind::Flow
 }
 
+/// Whether a packet begins a new connection in the place of the one whose own entry has that number.
+#[inline]
+fn is_begun_anew<K: Key>(
+    connections: &Connections<K>,
+    entry: u32,
+    layout: &Layout,
+    snapshot: &Snapshot,
+) -> bool {
+    let found = connections.table.get(entry);
+    let destination = snapshot.destinations.get(found.destination as usize);
+    let quiesced = matches!(found.role, Role::Client | Role::Control)
+        && destination.is_some_and(|destination| destination.shared.weight() == 0);
+    begins(found.key.protocol(), layout.kind, layout.event)
+        && connections.is_reused(entry, quiesced, &snapshot.policies)
+}
+
 /// Counts a packet of the connection of an entry and says where it goes; `None` if the connection is no more: its service
 /// was deleted, or a SYN begins a new one in its place. `key6` is the packet's, if it has one.
 pub fn follow<K: BatchKey>(
@@ -178,15 +194,7 @@ pub fn follow<K: BatchKey>(
         return None;
     }
     let destination = snapshot.destinations.get(slot as usize);
-    let quiesced = destination.is_some_and(|destination| destination.shared.weight() == 0);
-    if role.is_first()
-        && begins(connections.table.get(first).key.protocol(), layout.kind, layout.event)
-        && connections.is_reused(
-            first,
-            quiesced && matches!(role, Role::Client | Role::Control),
-            &snapshot.policies,
-        )
-    {
+    if role.is_first() && is_begun_anew(connections, first, &layout, snapshot) {
         connections.end(first, ticks, snapshot);
         return None;
     }
