@@ -18,6 +18,8 @@ const LINE_SECONDS: u32 = 90;
 const SILENCE: Duration = Duration::from_secs(LINE_SECONDS as u64 + 30);
 /// How often the machine is asked for what must come; each time takes a quarter of a second at least.
 const TRIES: u32 = 400;
+/// How often a line is sent that did not come whole.
+const REPEATS: u32 = 5;
 /// Lines of the machine's console that a failure shows.
 const CONSOLE_LINES: usize = 40;
 
@@ -124,13 +126,22 @@ impl Guest {
     /// Runs a shell line and returns what it left, standard error within standard output; stopped at its limit.
     pub(crate) fn run(&mut self, line: &str) -> Output {
         let quoted = line.replace('\'', "'\\''");
-        let line = format!("timeout -k 2 {LINE_SECONDS} sh -c '{quoted}'\n");
         assert!(!quoted.contains('\n'), "the machine takes one line at a time: {quoted}");
-        self.input.write_all(line.as_bytes()).expect("the machine takes a line");
-        self.until("<<<");
-        let (stdout, end) = self.until(">>> ");
-        let code = end.trim().parse().expect("the status is a number");
+        let line = format!("timeout -k 2 {LINE_SECONDS} sh -c '{quoted}'");
+        let (stdout, end) = (0..REPEATS)
+            .map(|_| self.told(&line))
+            .find(|(_, end)| end != "again")
+            .unwrap_or_else(|| panic!("the machine never got this line whole: {line}"));
+        let code = end.parse().expect("the status is a number");
         Output { code, stdout, stderr: String::new() }
+    }
+
+    /// Sends the machine a line: what came back, and how it ended.
+    fn told(&mut self, line: &str) -> (String, String) {
+        let message = format!("{} {line}\n", line.len());
+        self.input.write_all(message.as_bytes()).expect("the machine takes a line");
+        self.until("<<<");
+        self.until(">>> ")
     }
 
     /// Runs a shell line; panics unless it succeeds. Returns what it printed.
