@@ -155,7 +155,7 @@ impl Mark {
             Self::List => {
                 let rules = lvs.list_marks(ListMarksRequest {}).await?.into_inner().rules;
                 let views: Vec<View<'_>> = rules.iter().map(View::of).collect();
-                return if output.json { output.json(&views) } else { output.text(&table(&views)) };
+                return output.either(|| &views, || table(&views));
             }
         };
         let answer = answer.into_inner();

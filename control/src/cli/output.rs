@@ -37,6 +37,15 @@ impl Output<'_> {
         Ok(writeln!(self.out, "{text}")?)
     }
 
+    /// One value for programs, or text for people: what is asked for.
+    pub(super) fn either<T: Serialize>(
+        &mut self,
+        value: impl FnOnce() -> T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        if self.json { self.json(&value()) } else { self.text(&text()) }
+    }
+
     /// One value on one line, of many; at once, for whoever reads line by line.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(not_json)?;

@@ -113,7 +113,7 @@ impl Policy {
             Self::List => {
                 let mut lvs = Director::connect(socket).await?.lvs();
                 let views = views(lvs.get_policies(GetPoliciesRequest {}).await?.into_inner());
-                return if output.json { output.json(&views) } else { output.text(&table(&views)) };
+                return output.either(|| &views, || table(&views));
             }
             Self::Set { name, value } => request(&name, &value)?,
         };

@@ -42,7 +42,7 @@ impl Ports {
                 ));
             }
         }
-        if output.json { output.json(&of(&answer)) } else { output.text(&text(&answer)) }
+        output.either(|| of(&answer), || text(&answer))
     }
 }
 

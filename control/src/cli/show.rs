@@ -28,7 +28,7 @@ impl Show {
         let service = self.service.map(Key::to_proto);
         let list = lvs.list(ListRequest { service }).await?.into_inner();
         let timeouts = lvs.get_timeouts(GetTimeoutsRequest {}).await?.into_inner();
-        if output.json { output.json(&view(&list, &timeouts)) } else { output.text(&text(&list, &timeouts)) }
+        output.either(|| view(&list, &timeouts), || text(&list, &timeouts))
     }
 }
 
