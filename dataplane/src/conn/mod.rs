@@ -134,10 +134,7 @@ impl<K: Key> Connections<K> {
         if destination.method == Method::Nat {
             self.make_room_for_two(now, (snapshot, stats))?;
         }
-        let entry = match self.table.take(hash) {
-            Ok(entry) => entry,
-            Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
-        };
+        let entry = self.take(hash, now, (snapshot, stats))?;
         let mut made = Entry::new(key);
         made.destination = slot;
         made.template = template;
@@ -175,6 +172,17 @@ impl<K: Key> Connections<K> {
             *self.table.get_mut(entry) = made;
             self.list(entry, now, snapshot);
         }
+    }
+
+    /// Takes an entry for the key with that hash; when there is no room, that of the oldest half-open connection.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        hash: u64,
+        now: Ticks,
+        surroundings: (&Snapshot, &WorkerStats),
+    ) -> Result<u32, TableFull> {
+        self.table.take(hash).or_else(|table::Full| self.take_from_another(hash, now, surroundings))
     }
 
     /// Ends the oldest half-open connection and takes an entry in its place.

@@ -7,7 +7,7 @@ use super::{
     Connections, TableFull, destination_of, is_active,
     key::Key,
     state,
-    table::{self, Entry, NONE, Role},
+    table::{Entry, NONE, Role},
     tcp::Direction,
     template::Held,
     wheel::Wheel,
@@ -117,10 +117,7 @@ impl<K: Key> Connections<K> {
         (snapshot, stats): (&Snapshot, &WorkerStats),
     ) -> Result<u32, TableFull> {
         self.make_room_for_two(now, (snapshot, stats))?;
-        let entry = match self.table.take(hash) {
-            Ok(entry) => entry,
-            Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
-        };
+        let entry = self.take(hash, now, (snapshot, stats))?;
         let mut made = Entry::new(key);
         (made.role, made.last_seen, made.destination) = (Role::Outbound, now, NONE);
         made.count(bytes);
@@ -154,10 +151,7 @@ impl<K: Key> Connections<K> {
             self.end(known, now, snapshot);
         }
         self.make_room_for_two(now, (snapshot, stats))?;
-        let entry = match self.table.take(hash) {
-            Ok(entry) => entry,
-            Err(table::Full) => self.take_from_another(hash, now, (snapshot, stats))?,
-        };
+        let entry = self.take(hash, now, (snapshot, stats))?;
         let mut made = Entry::new(key);
         (made.role, made.last_seen) = (Role::Data, now);
         (made.destination, made.destination_generation) = (slot, destination.generation);
