@@ -15,7 +15,7 @@ use crate::{
     verdict::{DropReason, Verdict},
     wire::{arp, icmpv6, ipv4, ipv6, protocol, tcp},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// A packet that is not of a flow, or goes with no connection that we know.
 #[cold]
@@ -174,10 +174,7 @@ fn destination_address(frame: &[u8], layout: &Layout) -> Option<IpAddr> {
             let l4 = frame.get(usize::from(layout.l4)..usize::from(layout.end))?;
             icmpv6::Icmpv6::new(l4)?.target().map(IpAddr::V6)
         }
-        _ if layout.v6 => {
-            l3.get(24..40)?.first_chunk().map(|octets: &[u8; 16]| Ipv6Addr::from(*octets).into())
-        }
-        _ => l3.get(16..20)?.first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets).into()),
+        _ => route::address(frame, layout, End::Destination),
     }
 }
 

@@ -233,9 +233,8 @@ fn rewrite(
     let header =
         frame.data_mut().get_mut(usize::from(packet.layout.l3)..).and_then(<[u8]>::first_chunk_mut::<20>);
     let header = header.ok_or(Unusual::Drop(DropReason::FrameTruncated))?;
-    let may_be_cut = !packet.layout.v6 && header[6] & DONT_FRAGMENT == 0;
-    let ttl = &mut header[if packet.layout.v6 { 7 } else { 8 }];
-    if *ttl <= 1 {
+    let may_be_cut = may_be_cut(header, packet.layout.v6);
+    if header[ttl_at(packet.layout.v6)] <= 1 {
         return Err(Unusual::TimeExceeded);
     }
     // An answer is routed, and its sender hears of it as it sent it; to a server, the original quotes the packet with the
@@ -243,11 +242,7 @@ fn rewrite(
     if is_answer && ip_len > hop.mtu && !may_be_cut {
         return Err(Unusual::TooBig);
     }
-    if packet.layout.v6 {
-        *ttl -= 1;
-    } else {
-        checksum::decrement_ttl(header);
-    }
+    lower_ttl(header, packet.layout.v6);
     let mut len = ip_len;
     match &destination.tunnel {
         Some(tunnel) if !is_answer => {
@@ -280,6 +275,25 @@ fn rewrite(
         return Ok(Verdict::Cut(number));
     }
     Ok(egress::address(frame, number, &hop))
+}
+
+/// Whether a packet that is too large for its way out may leave in fragments.
+fn may_be_cut(header: &[u8; 20], v6: bool) -> bool {
+    !v6 && header[6] & DONT_FRAGMENT == 0
+}
+
+/// Where the TTL is in an IP header, or the hop limit.
+fn ttl_at(v6: bool) -> usize {
+    if v6 { 7 } else { 8 }
+}
+
+/// One less, which it is above.
+fn lower_ttl(header: &mut [u8], v6: bool) {
+    if v6 {
+        header[ttl_at(v6)] -= 1;
+    } else {
+        checksum::decrement_ttl(header);
+    }
 }
 
 /// What becomes of a packet to the director itself: it is at its end, and so it keeps its TTL and may have any length. The

@@ -39,12 +39,12 @@ impl End {
     }
 
     /// Where the address is in an IPv4 header.
-    fn ipv4(self) -> usize {
+    pub(super) fn ipv4(self) -> usize {
         12 + 4 * usize::from(self == End::Destination)
     }
 
     /// Where the address is in an IPv6 header.
-    fn ipv6(self) -> usize {
+    pub(super) fn ipv6(self) -> usize {
         8 + 16 * usize::from(self == End::Destination)
     }
 

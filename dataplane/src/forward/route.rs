@@ -6,7 +6,11 @@
 //! alone ([`crate::steer`]), so that ports are given without asking other workers. As with iptables the port stays what it
 //! was if that is free; RFC 6056 section 3.3.3 for the others.
 
-use super::nat::{self, End};
+use super::{
+    lower_ttl, may_be_cut,
+    nat::{self, End},
+    ttl_at,
+};
 use crate::{
     app::helper,
     batch::{Batch, Kind, Layout, Packet},
@@ -19,7 +23,7 @@ use crate::{
     routing::{Forwarding, SourceNat},
     snapshot::{PortFacts, Snapshot},
     verdict::{DropReason, Verdict},
-    wire::{checksum, ipv4, protocol, tcp},
+    wire::{protocol, tcp},
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -188,12 +192,11 @@ pub(crate) fn other<F: Frame>(
 /// The address of one end of a packet.
 pub fn address(frame: &[u8], layout: &Layout, end: End) -> Option<IpAddr> {
     let packet = frame.get(usize::from(layout.l3)..)?;
-    let first = end == End::Source;
     if layout.v6 {
-        let octets: [u8; 16] = *packet.get(if first { 8 } else { 24 }..)?.first_chunk()?;
+        let octets: [u8; 16] = *packet.get(end.ipv6()..)?.first_chunk()?;
         return Some(octets.into());
     }
-    let octets: [u8; 4] = *packet.get(if first { 12 } else { 16 }..)?.first_chunk()?;
+    let octets: [u8; 4] = *packet.get(end.ipv4()..)?.first_chunk()?;
     Some(octets.into())
 }
 
@@ -213,12 +216,11 @@ fn send<F: Frame>(
     let Some(header) = batch.frames[i].data().get(l3..).and_then(<[u8]>::first_chunk::<20>) else {
         return batch.packets[i].drop(DropReason::FrameTruncated);
     };
-    if header[if layout.v6 { 7 } else { 8 }] <= 1 {
+    if header[ttl_at(layout.v6)] <= 1 {
         return error(batch, i, context, |frame, layout, at| reply::time_exceeded(frame, layout, at));
     }
     let is_too_big = layout.ip_len() > hop.mtu;
-    let may_be_cut = !layout.v6 && ipv4::Ipv4::new(header).is_some_and(|ip| !ip.dont_fragment());
-    if is_too_big && !may_be_cut {
+    if is_too_big && !may_be_cut(header, layout.v6) {
         let mtu = hop.mtu;
         return error(batch, i, context, |frame, layout, at| reply::packet_too_big(frame, layout, at, mtu));
     }
@@ -229,11 +231,7 @@ fn send<F: Frame>(
         return batch.packets[i].drop(reason);
     }
     if let Some(header) = frame.data_mut().get_mut(l3..) {
-        if layout.v6 {
-            header[7] -= 1;
-        } else {
-            checksum::decrement_ttl(header);
-        }
+        lower_ttl(header, layout.v6);
     }
     batch.packets[i].verdict =
         if is_too_big { Verdict::Cut(number) } else { egress::address(frame, number, &hop) };

@@ -116,8 +116,7 @@ fn usual(
     head[14..22].copy_from_slice(&first.to_le_bytes());
     head[22..26].copy_from_slice(&second.to_le_bytes());
     head[26..34].copy_from_slice(&third.to_le_bytes());
-    counters.packets_in.add(1);
-    counters.bytes_in.add(u64::from(ip_len));
+    counters.count(false, ip_len);
     packet.verdict = Verdict::Forward(hop.port);
     Some(hop.port)
 }
