@@ -20,6 +20,7 @@ use pointsman_control::{
     apply::{Control, Prepared, Terms},
     config::{Configuration, model::Idle, read},
     kernel::{Network, PortNetwork, Route},
+    local::Local,
     workers::{Crew, Plan},
 };
 use pointsman_dataplane::{
@@ -193,7 +194,7 @@ impl Bench {
         let plan = Plan { core, idle: Idle::Poll, setup };
         let crew = Crew::start(vec![plan], |_| eprintln!("the worker has ended"));
         let (crew, _) = crew.map_err(|error| error.to_string())?;
-        let control = Control::new(prepared, publisher, crew.handles().to_vec());
+        let control = Control::new(prepared, publisher, crew.handles().to_vec(), Local::default());
         Ok(Self { runtime, control, shared, _crew: crew })
     }
 

@@ -1,10 +1,13 @@
 //! Puts configurations in force: one change at a time, answered when every worker runs it.
 
+mod warnings;
+
+use self::warnings::{new_warnings, warnings};
 use crate::{
     announce::announcements,
     clock,
     config::{
-        compile::{Compiler, Steps, is_local, local_addresses, pending},
+        compile::{Compiler, Steps, local_addresses},
         diff::diff,
         model::{Configuration, Service, ServiceKey, Start},
         slots::{DestinationKey, Moment},
@@ -141,9 +144,9 @@ struct State {
 }
 
 impl State {
-    /// The virtual addresses that the kernel is to have.
+    /// The virtual addresses that the kernel is to have in the generation that was compiled last.
     fn local_addresses(&self) -> BTreeSet<IpAddr> {
-        local_addresses(&self.configuration, &self.network.host_addresses.iter().copied().collect())
+        local_addresses(self.compiler.local_services(), &self.configuration.marks)
     }
 }
 
@@ -155,6 +158,8 @@ pub struct View {
     pub configuration: Arc<Configuration>,
     /// The addresses of this machine.
     pub host_addresses: Addresses,
+    /// Why its kernel takes no packets from the workers, if it was to and does not.
+    pub local_refused: Option<String>,
     /// Counts and rates, by service.
     pub services: HashMap<ServiceKey, Shown>,
     /// Connection counts, counts and rates, by destination.
@@ -177,8 +182,14 @@ pub struct DestinationView {
 }
 
 impl Control {
-    /// Takes over what has been prepared, with the publisher of its snapshot as generation 1 and its workers.
-    pub fn new(prepared: Prepared, publisher: Publisher<Snapshot>, workers: Vec<Handle>) -> Arc<Self> {
+    /// Takes over what has been prepared, with the publisher of its snapshot as generation 1, its workers, and what gives
+    /// their packets to the kernel.
+    pub fn new(
+        prepared: Prepared,
+        publisher: Publisher<Snapshot>,
+        workers: Vec<Handle>,
+        local: Local,
+    ) -> Arc<Self> {
         let configuration = Arc::new(prepared.configuration);
         let in_force = watch::Sender::new(InForce { generation: 1, configuration: configuration.clone() });
         let hops = prepared.compiler.next_hops().cloned().collect();
@@ -192,7 +203,7 @@ impl Control {
             publisher,
             compiler: prepared.compiler,
             accounts: prepared.accounts,
-            local: Local::default(),
+            local,
         };
         let shared = workers.iter().map(|worker| worker.shared.clone()).collect();
         Arc::new(Self { state: Mutex::new(state), in_force, next_hops, on_link, workers, shared })
@@ -264,15 +275,15 @@ impl Control {
         }
         let old = state.configuration.clone();
         state.configuration = Arc::new(new);
-        // Before workers give it packets.
-        warnings.extend(state.local.add(&state.local_addresses(), &state.network).await);
-        if let Err(late) = self.publish(state, &steps).await {
-            state.configuration = old;
-            self.put(state, &Steps::default());
-            state.local.keep(&state.local_addresses()).await;
-            return Err(late);
+        match self.publish(state, &steps).await {
+            Ok(refused) => warnings.extend(refused),
+            Err(late) => {
+                state.configuration = old;
+                self.put(state, &Steps::default()).await;
+                state.local.keep(&state.local_addresses()).await;
+                return Err(late);
+            }
         }
-        state.local.keep(&state.local_addresses()).await;
         state.generation += 1;
         changes.iter().for_each(|change| tracing::info!("generation {}: {change}", state.generation));
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -288,25 +299,29 @@ impl Control {
         Moment { now: clock::now(), generation: state.compiled + 1, seen: state.publisher.seen() }
     }
 
-    /// Compiles and publishes what is in the state, and wakes the workers.
-    fn put(&self, state: &mut State, steps: &Steps) {
+    /// Compiles and publishes what is in the state, and wakes the workers. The kernel has the virtual addresses of servers
+    /// that are the director itself before; returns what it refuses, one sentence each.
+    async fn put(&self, state: &mut State, steps: &Steps) -> Vec<String> {
         let at = self.moment(state);
-        let snapshot = state.compiler.compile_steps(&state.configuration, steps, &state.network, at);
+        let mut snapshot = state.compiler.compile_steps(&state.configuration, steps, &state.network, at);
         state.accounts.end(steps.reborn.iter().copied());
         let keys = state.configuration.services.iter().map(|service| service.key);
         state.accounts.follow(keys, state.compiler.touched(), |slot| counted(&self.shared, slot));
         state.compiled = at.generation;
+        let refused = state.local.add(&state.local_addresses(), &state.network).await;
+        snapshot.exception_path = state.local.takes_packets();
         state.publisher.publish(at.generation, snapshot);
         self.workers.iter().for_each(Handle::wake);
         if state.compiler.next_hops_moved() {
             let hops = state.compiler.next_hops().cloned().collect();
             self.next_hops.send_replace((hops, state.network.clone()));
         }
+        refused
     }
 
     /// The same, and waits until every worker runs it.
-    async fn publish(&self, state: &mut State, steps: &Steps) -> Result<(), Error> {
-        self.put(state, steps);
+    async fn publish(&self, state: &mut State, steps: &Steps) -> Result<Vec<String>, Error> {
+        let refused = self.put(state, steps).await;
         let deadline = clock::now().0 + PATIENCE.0;
         for worker in &self.workers {
             while worker.shared.stats.generation.get() < state.compiled {
@@ -317,7 +332,8 @@ impl Control {
             }
         }
         state.publisher.collect();
-        Ok(())
+        state.local.keep(&state.local_addresses()).await;
+        Ok(refused)
     }
 
     /// Tells the neighbours about addresses that were not up in `old`.
@@ -369,20 +385,20 @@ impl Control {
             return Ok(false);
         }
         state.network = network;
-        self.hold_local(state).await;
-        self.publish(state, &Steps::default()).await.map(|()| true)
+        self.renew(state).await.map(|()| true)
     }
 
-    /// Gives the kernel the virtual addresses of servers that are the director itself, and says what it refuses.
-    pub async fn begin_local(&self) {
-        self.hold_local(&mut *self.state.lock().await).await;
+    /// Lets the director be a server of its own, if it is one in the first generation.
+    pub async fn begin_local(&self) -> Result<(), Error> {
+        let state = &mut *self.state.lock().await;
+        if state.compiler.local_services().next().is_none() { Ok(()) } else { self.renew(state).await }
     }
 
-    async fn hold_local(&self, state: &mut State) {
-        let wanted = state.local_addresses();
-        let refused = state.local.add(&wanted, &state.network).await;
+    /// Publishes the configuration in force again.
+    async fn renew(&self, state: &mut State) -> Result<(), Error> {
+        let refused = self.publish(state, &Steps::default()).await?;
         refused.iter().for_each(|warning| tracing::warn!("{warning}"));
-        state.local.keep(&wanted).await;
+        Ok(())
     }
 
     /// What the kernel knows without the addresses that it has from the director.
@@ -456,6 +472,7 @@ impl Control {
             generation: state.generation,
             configuration: state.configuration.clone(),
             host_addresses: state.compiler.host_addresses().clone(),
+            local_refused: state.local.refused().map(str::to_owned),
             services: state.accounts.services(counted),
             destinations,
         }
@@ -524,66 +541,6 @@ fn share(old: &Configuration, new: &mut Configuration) {
             *service = Arc::clone(known);
         }
     }
-}
-
-/// The warnings that `new` brings.
-fn new_warnings(old: &Configuration, new: &Configuration, network: &Network) -> Vec<String> {
-    let services =
-        |of: &Configuration| -> HashSet<*const Service> { of.services.iter().map(Arc::as_ptr).collect() };
-    let (before, after) = (services(old), services(new));
-    let mut warnings = warnings_of(new, network, |service| !before.contains(&Arc::as_ptr(service)));
-    if !warnings.is_empty() {
-        let known = warnings_of(old, network, |service| !after.contains(&Arc::as_ptr(service)));
-        let known: HashSet<String> = known.into_iter().collect();
-        warnings.retain(|warning| !known.contains(warning));
-    }
-    warnings
-}
-
-/// What is accepted but needs the operator's eye.
-fn warnings(configuration: &Configuration, network: &Network) -> Vec<String> {
-    warnings_of(configuration, network, |_| true)
-}
-
-/// The same, of some of the services.
-fn warnings_of(
-    configuration: &Configuration,
-    network: &Network,
-    wanted: impl Fn(&Arc<Service>) -> bool,
-) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let up = configuration.addresses_up();
-    let host: Addresses = network.host_addresses.iter().copied().collect();
-    let local = local_addresses(configuration, &host);
-    for address in up.iter().filter(|address| host.contains(address) && !local.contains(address)) {
-        warnings.push(format!(
-            "{address} is also an address of this machine: the kernel answers for it too and resets connections; \
-             remove it with `ip addr del {address}/PREFIX dev DEVICE`."
-        ));
-    }
-    let forwards = [
-        (network.forwards_ipv4 && up.iter().any(IpAddr::is_ipv4), "IPv4", "net.ipv4.ip_forward"),
-        (network.forwards_ipv6 && up.iter().any(IpAddr::is_ipv6), "IPv6", "net.ipv6.conf.all.forwarding"),
-    ];
-    for (_, family, switch) in forwards.into_iter().filter(|(forwards, ..)| *forwards) {
-        warnings.push(format!(
-            "The kernel forwards {family} packets by itself, so that a server may get them twice; \
-             turn it off with `sysctl -w {switch}=0`."
-        ));
-    }
-    for service in configuration.services.iter().filter(|service| wanted(service)) {
-        warnings.extend(pending(service, &host, configuration.start.has_exception_path()));
-        for server in &service.servers {
-            if !is_local(server, &host) && network.route(server.address).is_none() {
-                warnings.push(format!(
-                    "No route leads to the server {} of {}: its packets are dropped until there is one out of a port.",
-                    server.socket(),
-                    service.key
-                ));
-            }
-        }
-    }
-    warnings
 }
 
 #[cfg(test)]

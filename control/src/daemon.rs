@@ -9,7 +9,7 @@ use crate::{
     apply::{Control, Prepared},
     clock,
     config::{self, Configuration, model},
-    grpc,
+    exception, grpc,
     kernel::{self, Monitor, Network},
     ports::{Ports, remedy},
     refusal::Refusal,
@@ -106,6 +106,9 @@ pub enum Error {
     #[cfg(feature = "dpdk")]
     #[error(transparent)]
     Dpdk(#[from] dpdk::Error),
+    /// The way to the host.
+    #[error(transparent)]
+    Exception(#[from] exception::Error),
     /// A port without permission.
     #[error(
         "port {0}: the capability CAP_NET_RAW is missing; run pointsmand as root, or give it the capability: `setcap cap_net_raw,cap_net_admin,cap_ipc_lock+ep $(command -v pointsmand)`"
@@ -263,8 +266,8 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     say_what_runs(&start, &network, &running, &reports);
     let ports = Arc::new(Ports::new(running.sources.clone(), &network, clock::now()));
 
-    let control = Control::new(prepared, publisher, running.crew.handles().to_vec());
-    control.begin_local().await;
+    let control = Control::new(prepared, publisher, running.crew.handles().to_vec(), running.local());
+    control.begin_local().await.map_err(|error| Error::Control(error.into()))?;
     for warning in control.warnings().await {
         tracing::warn!("{warning}");
     }

@@ -1,30 +1,36 @@
-//! The exception path's side of the host: a TAP device for each port that the kernel does not see, and the thread that
-//! moves frames between them and the workers.
+//! The exception path's side of the host: devices of the kernel, and the thread that moves frames between them and the
+//! workers.
 //!
+//! There is a TAP device for each port that the kernel does not see.
 //! The device has the name, the MAC address and the MTU of the port, so that the kernel answers ARP and neighbour
 //! discovery for the director's own addresses there, and ssh, gRPC, health checks and VRRP work as on any interface.
+//! Of ports that it sees itself it is given only the packets to servers that are the director itself, by one TUN device for
+//! all ports, which is there while there are such servers (see [`crate::local`]).
+//!
 //! [`pointsman_dataplane::exception`] is the workers' side. The thread takes turns between both ways in small steps and
 //! sleeps when neither has anything; what the workers cannot take yet stays in the queue of the device.
 
 use pointsman_dataplane::{
-    exception::{HostEnd, Offered},
+    exception::{HostEnd, Offered, WorkerEnd, channel},
     limits::MAX_PORTS,
     port::{
         Frame,
         sys::{
+            interface::interface,
             poll::{self, MAX_FDS},
             tap,
         },
     },
     stats::Counter,
     wake::Waker,
+    wire::vlan,
 };
 use std::{
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsRawFd, RawFd},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -100,6 +106,11 @@ pub enum Error {
         /// Bytes of a buffer.
         room: usize,
     },
+    /// No descriptors for the rings.
+    #[error(
+        "the way from the workers to the kernel cannot be made: {0}; raise the limit of open files (ulimit -n)"
+    )]
+    Path(io::Error),
     /// No thread.
     #[error("cannot start the thread of the exception path: {0}; check `ulimit -u`")]
     Thread(io::Error),
@@ -125,21 +136,8 @@ impl Tap {
         if !(1..=15).contains(&name.len()) || matches!(name, "." | "..") || name.bytes().any(forbidden) {
             return Err(Error::Name(name.to_owned()));
         }
+        let file = tap::create(name).map_err(not_made(name))?;
         let name = name.to_owned();
-        let file = match tap::create(&name) {
-            Ok(file) => file,
-            Err(source) => {
-                return Err(match source.raw_os_error() {
-                    // ENOENT, ENXIO, ENODEV.
-                    Some(2 | 6 | 19) => Error::NoTun,
-                    // EPERM, EACCES.
-                    Some(1 | 13) => Error::NotPermitted,
-                    // EBUSY of another TAP device; EINVAL of an interface of another kind.
-                    Some(16 | 22) => Error::Taken(name),
-                    _ => Error::Make { name, source },
-                });
-            }
-        };
         let refused = |what: String| {
             let name = name.clone();
             move |source| Error::Property { name, what, source }
@@ -154,6 +152,51 @@ impl Tap {
     /// The interface.
     pub fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// A TUN device for packets that workers give the kernel. The interface is there as long as the file is open.
+#[derive(Debug)]
+pub struct Tun {
+    /// Takes packets from their IP header on.
+    pub file: File,
+    /// The interface.
+    pub name: String,
+}
+
+impl Tun {
+    /// Names that no other program gives.
+    const PATTERN: &str = "pointsman%d";
+
+    /// Creates the interface, which is down and has no address.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn create() -> Result<Self, Error> {
+        let (file, name) = tap::create_tun(Self::PATTERN).map_err(not_made(Self::PATTERN))?;
+        Ok(Self { file, name })
+    }
+
+    /// Sets it up, and returns its number.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_up(&self) -> Result<u32, Error> {
+        let refused = |source| Error::Property { name: self.name.clone(), what: "up".to_owned(), source };
+        tap::set_up(&self.name).and_then(|()| interface(&self.name)).map(|facts| facts.index).map_err(refused)
+    }
+}
+
+fn not_made(name: &str) -> impl FnOnce(io::Error) -> Error {
+    let name = name.to_owned();
+    move |source| match source.raw_os_error() {
+        // ENOENT, ENXIO, ENODEV.
+        Some(2 | 6 | 19) => Error::NoTun,
+        // EPERM, EACCES.
+        Some(1 | 13) => Error::NotPermitted,
+        // EBUSY of another TAP device; EINVAL of an interface of another kind.
+        Some(16 | 22) => Error::Taken(name),
+        _ => Error::Make { name, source },
     }
 }
 
@@ -173,19 +216,40 @@ pub struct PortCounters {
 impl PortCounters {
     /// All of them, as `pointsman ports --xstats` shows them.
     pub fn by_name(&self) -> [(String, u64); 4] {
-        [
-            ("exception_to_host", &self.to_host),
-            ("exception_to_host_refused", &self.refused),
-            ("exception_from_host", &self.from_host),
-            ("exception_from_host_too_long", &self.too_long),
-        ]
-        .map(|(name, counter)| (name.to_owned(), counter.get()))
+        let [given, refused] = self.to_host_by_name();
+        let from =
+            [("exception_from_host", &self.from_host), ("exception_from_host_too_long", &self.too_long)];
+        let [sent, too_long] = from.map(|(name, counter)| (name.to_owned(), counter.get()));
+        [given, refused, sent, too_long]
+    }
+
+    /// Those of the way to the host: of a port that it sees itself it sends by itself.
+    pub fn to_host_by_name(&self) -> [(String, u64); 2] {
+        [("exception_to_host", &self.to_host), ("exception_to_host_refused", &self.refused)]
+            .map(|(name, counter)| (name.to_owned(), counter.get()))
+    }
+}
+
+/// The device that takes the packets of all ports which the kernel sees, if there is one.
+#[derive(Clone, Debug, Default)]
+pub struct Delivery(Arc<Mutex<Option<File>>>);
+
+impl Delivery {
+    /// Gives packets of ports without a device of their own to this one, a TUN device, from now on. Without one they are
+    /// lost, and counted.
+    pub fn set(&self, device: Option<File>) {
+        *self.device() = device;
+    }
+
+    fn device(&self) -> MutexGuard<'_, Option<File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The running path. Dropping it ends the thread and takes the interfaces away.
 #[derive(Debug)]
 pub struct Exception {
+    delivery: Delivery,
     counters: Arc<[Arc<PortCounters>]>,
     links: Vec<(String, File)>,
     stop: Arc<AtomicBool>,
@@ -193,13 +257,22 @@ pub struct Exception {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The ends of the path for `workers` workers and for the thread, for frames of at most `frame_room` bytes from the host.
+///
+/// # Errors
+/// When the process has no descriptors left.
+pub fn path<F>(workers: usize, frame_room: usize) -> Result<(Vec<WorkerEnd<F>>, HostEnd<F>), Error> {
+    channel(workers, frame_room).map_err(Error::Path)
+}
+
 /// Starts the thread that serves the host, on the cores that the calling thread may use: off those of the workers. `taps`
-/// are the devices of the ports, in their order; `wake` is called when the first worker was given frames of the host, and
-/// is to wake it if it sleeps.
+/// are the devices of the `ports` ports, in their order, and none if the kernel sees them itself; `wake` is called when the
+/// first worker was given frames of the host, and is to wake it if it sleeps.
 ///
 /// # Errors
 /// When a device does not fit the buffers, or there is no thread.
 pub fn start<F: Frame>(
+    ports: usize,
     taps: Vec<Tap>,
     host: HostEnd<F>,
     wake: impl Fn() + Send + 'static,
@@ -208,7 +281,7 @@ pub fn start<F: Frame>(
     if let Some(tap) = taps.iter().find(|tap| usize::from(tap.mtu) + AROUND > room) {
         return Err(Error::Room { name: tap.name.clone(), mtu: tap.mtu, room });
     }
-    let counters: Arc<[Arc<PortCounters>]> = taps.iter().map(|_| Arc::default()).collect();
+    let counters: Arc<[Arc<PortCounters>]> = (0..ports).map(|_| Arc::default()).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let link = |tap: &Tap| match tap.file.try_clone() {
         Ok(file) => Ok((tap.name.clone(), file)),
@@ -217,17 +290,25 @@ pub fn start<F: Frame>(
     };
     let links = taps.iter().map(link).collect::<Result<_, _>>()?;
     let waker = host.waker();
+    let delivery = Delivery::default();
     let thread = Thread {
         taps: taps.into_iter().take(MAX_PORTS).map(Some).collect(),
+        delivery: delivery.clone(),
         host,
         counters: counters.clone(),
         stop: stop.clone(),
     };
     let spawned = thread::Builder::new().name("exception".to_owned()).spawn(move || thread.run(&wake));
-    Ok(Exception { counters, links, stop, waker, thread: Some(spawned.map_err(Error::Thread)?) })
+    let thread = Some(spawned.map_err(Error::Thread)?);
+    Ok(Exception { delivery, counters, links, stop, waker, thread })
 }
 
 impl Exception {
+    /// Where packets of ports without a device of their own go.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery.clone()
+    }
+
     /// Counters of the ports, by number.
     pub fn counters(&self) -> Arc<[Arc<PortCounters>]> {
         self.counters.clone()
@@ -259,6 +340,7 @@ impl Drop for Exception {
 struct Thread<F> {
     /// By port; `None`: it was taken away.
     taps: Vec<Option<Tap>>,
+    delivery: Delivery,
     host: HostEnd<F>,
     counters: Arc<[Arc<PortCounters>]>,
     stop: Arc<AtomicBool>,
@@ -287,11 +369,17 @@ impl<F: Frame> Thread<F> {
 
     /// Gives the host what workers left to it.
     fn give(&mut self) -> usize {
-        let (taps, counters) = (&mut self.taps, &self.counters);
+        let (taps, counters) = (&self.taps, &self.counters);
+        let delivery = self.delivery.device();
         self.host.pop(STEP, |frame, port| {
             let port = usize::from(port);
-            let (Some(tap), Some(counters)) = (taps.get_mut(port), counters.get(port)) else { return };
-            let written = tap.as_ref().map(|tap| (&tap.file).write(frame.data()));
+            let Some(counters) = counters.get(port) else { return };
+            let written = match taps.get(port) {
+                Some(tap) => tap.as_ref().map(|tap| (&tap.file).write(frame.data())),
+                None => {
+                    delivery.as_ref().zip(packet(frame.data())).map(|(mut file, packet)| file.write(packet))
+                }
+            };
             match written {
                 Some(Ok(_)) => counters.to_host.add(1),
                 // Down, gone, or without memory: the kernel's business, and told by it.
@@ -342,6 +430,11 @@ impl<F: Frame> Thread<F> {
         }
         self.host.wakes();
     }
+}
+
+/// What is behind the Ethernet header of a frame, and its VLAN tags.
+fn packet(frame: &[u8]) -> Option<&[u8]> {
+    vlan::skip(frame).and_then(|(_, l3)| frame.get(l3..))
 }
 
 /// What came of asking one device for a frame.

@@ -1,6 +1,7 @@
 //! What the kernel knows of the ports: their links, addresses and routes, read by rtnetlink. Nothing is ever changed but
 //! what `setup.rs` does to the interfaces that the director makes itself.
 
+pub mod ingress;
 pub mod setup;
 
 use pointsman_dataplane::snapshot::PortFacts;

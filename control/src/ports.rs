@@ -1,9 +1,8 @@
 //! What a port is and does, as its device tells it: link, speed, queues, counters of the driver.
 
-#[cfg(feature = "dpdk")]
-use crate::exception::PortCounters;
 use crate::{
     config::model::Driver,
+    exception::PortCounters,
     kernel::{Network, PortNetwork},
 };
 #[cfg(feature = "dpdk")]
@@ -24,6 +23,8 @@ pub enum Source {
         interface: String,
         /// The workers.
         workers: u32,
+        /// What it was given of the port's packets.
+        host: Arc<PortCounters>,
     },
     /// DPDK, about a device.
     #[cfg(feature = "dpdk")]
@@ -129,7 +130,7 @@ impl Source {
     /// Asks the device. A driver may take milliseconds.
     pub fn ask(&self) -> Told {
         match self {
-            Self::Kernel { interface, workers } => of_kernel(&sysfs(interface), *workers),
+            Self::Kernel { interface, workers, .. } => of_kernel(&sysfs(interface), *workers),
             #[cfg(feature = "dpdk")]
             Self::Dpdk { device, interface, .. } => of_dpdk(device, interface.as_deref()),
         }
@@ -138,12 +139,13 @@ impl Source {
     /// Every counter that the driver has, by name; behind them those of the exception path, if it has one.
     pub fn driver_counters(&self) -> Vec<(String, u64)> {
         match self {
-            Self::Kernel { interface, .. } => {
+            Self::Kernel { interface, host, .. } => {
                 let folder = fs::read_dir(sysfs(interface).join("statistics"));
                 let counter =
                     |file: fs::DirEntry| Some((file.file_name().into_string().ok()?, number(&file.path())?));
                 let mut all: Vec<_> = folder.into_iter().flatten().flatten().filter_map(counter).collect();
                 all.sort_unstable();
+                all.extend(host.to_host_by_name());
                 all
             }
             #[cfg(feature = "dpdk")]
@@ -357,12 +359,13 @@ mod tests {
 
     #[test]
     fn the_kernel_is_asked_by_its_files_and_what_is_not_there_is_not_known() {
-        let source = Source::Kernel { interface: "lo".into(), workers: 2 };
+        let source = Source::Kernel { interface: "lo".into(), workers: 2, host: Arc::default() };
         let told = source.ask();
         assert_eq!((told.queues, told.spread, told.speed_mbps), (2, Spread::Owner, None));
         assert!(source.driver_counters().iter().any(|(name, _)| name == "rx_packets"));
-        let nothing = Source::Kernel { interface: "no-such-interface".into(), workers: 1 };
+        let nothing =
+            Source::Kernel { interface: "no-such-interface".into(), workers: 1, host: Arc::default() };
         assert_eq!(nothing.ask(), Told { queues: 1, ..Told::default() });
-        assert!(nothing.driver_counters().is_empty());
+        assert!(nothing.driver_counters().iter().all(|(name, _)| name.starts_with("exception_to_host")));
     }
 }

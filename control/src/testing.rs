@@ -5,6 +5,7 @@ use crate::{
     clock,
     config::{Configuration, model::Idle, read},
     kernel::testing,
+    local::Local,
     workers::{Crew, Plan},
 };
 use pointsman_dataplane::{
@@ -54,7 +55,7 @@ impl Director {
             plans.push(Plan { idle, ..plan(index, port, snapshot, handoff) });
         }
         let (crew, _) = Crew::start(plans, |ended| panic!("{ended:?}")).unwrap();
-        let control = Control::new(prepared, publisher, crew.handles().to_vec());
+        let control = Control::new(prepared, publisher, crew.handles().to_vec(), Local::default());
         Self { control, wires, _crew: crew }
     }
 

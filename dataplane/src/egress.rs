@@ -47,7 +47,7 @@ pub fn address(frame: &mut impl Frame, next_hop: u32, hop: &Hop<'_>) -> Verdict 
 }
 
 impl<F: Frame> Egress<F> {
-    /// For `ports` ports, at most [`MAX_PORTS`]. Without an exception path the host sees the ports itself.
+    /// For `ports` ports, at most [`MAX_PORTS`]. Without an exception path nothing is given to the host.
     pub fn new(ports: usize, exception: Option<WorkerEnd<F>>) -> Self {
         Self {
             out: (0..ports.min(MAX_PORTS)).map(|_| Frames::new()).collect(),
@@ -121,7 +121,8 @@ impl<F: Frame> Egress<F> {
                     let queued = self.enqueue(usize::from(packet.port), frame, ports, stats);
                     stats.answers[answer as usize].add(u64::from(queued));
                 }
-                Verdict::Punt => self.punt(frame, packet.port, stats),
+                Verdict::Punt if P::SEEN_BY_HOST => stats.punted.add(1),
+                Verdict::Punt | Verdict::Local => self.punt(frame, packet.port, stats),
                 Verdict::Handoff(worker) => match handoff.push(worker, (frame, packet.port)) {
                     Ok(()) => stats.handed_off.add(1),
                     Err(_) => stats.dropped(DropReason::HandoffRingFull),
@@ -242,7 +243,7 @@ impl<F: Frame> Egress<F> {
         self.flush(ports, stats);
     }
 
-    /// Leaves a frame to the host.
+    /// Gives a frame to the host.
     fn punt(&mut self, frame: F, port: u8, stats: &WorkerStats) {
         if let Some(exception) = &mut self.exception
             && exception.push(frame, port).is_err()

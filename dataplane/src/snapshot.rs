@@ -40,7 +40,7 @@ pub struct Snapshot {
     pub virtual_addresses: index::Addresses,
     /// The host's own addresses: packets to them are left to it.
     pub host_addresses: index::Addresses,
-    /// Whether the host takes packets from the workers, as it does not see the ports itself: then it may be a destination.
+    /// Whether the host takes packets from the workers: then it may be a destination.
     pub exception_path: bool,
     /// Where what is not load-balanced goes.
     pub routing: Arc<Routing>,

@@ -20,8 +20,10 @@ pub enum Verdict {
     Cut(u32),
     /// A fragment that waits for the first of its datagram.
     Hold,
-    /// Left to the host: with `af_packet` the kernel has its own copy, else it goes by the exception path.
+    /// Left to the host: it has its own copy where it sees the port itself, else the frame goes by the exception path.
     Punt,
+    /// For the host as a real server: goes by the exception path on every port, as the host's own copies are kept from it.
+    Local,
     /// To the worker that owns the flow.
     Handoff(u16),
     /// Ends here.
@@ -74,7 +76,7 @@ counted! {
         FragmentMalformed = "fragment_malformed", "A fragment that is empty, overlaps or cuts off the transport header, or reaches beyond 65,535 bytes: broken, or an attack.";
         FragmentUnmatched = "fragment_unmatched", "A fragment whose first did not come within a second, or was of no connection: lost on the way, or a scan.";
         ProtocolUnsupported = "protocol_unsupported", "An ICMP message to a virtual address that is neither an echo request nor an error about a connection, or a packet of a protocol that source NAT cannot give another address.";
-        MethodPending = "method_pending", "The server is the director itself, whose kernel takes no packets from workers here; use ports with driver = \"dpdk\", or a NATed server in a network namespace.";
+        MethodPending = "method_pending", "The server is the director itself, whose kernel takes no packets from the workers: `pointsman show` and the log say why.";
         NoCallId = "no_call_id", "A packet to a service with the persistence engine of SIP that would open a connection and has no Call-ID: not SIP, or not by UDP.";
         ResetUnmatched = "reset_unmatched", "A RST that belongs to no connection: late, or a scan.";
         DestinationRemoved = "destination_removed", "The real server of this connection was removed; it resumes if the server is added again.";

@@ -50,7 +50,7 @@ pub struct Setup<P: Port> {
     pub snapshot: Reader<Snapshot>,
     /// Its ends of the rings to the other workers.
     pub handoff: Endpoint<P::Frame>,
-    /// Its end of the exception path; `None` where the host sees the ports itself.
+    /// Its end of the exception path; `None` where nothing is given to the host.
     pub exception: Option<WorkerEnd<P::Frame>>,
     /// What it shares with the control plane.
     pub shared: Arc<WorkerShared>,

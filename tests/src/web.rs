@@ -2,6 +2,9 @@
 
 use crate::{Lab, Process, wait_until};
 
+/// The folder of the director's own nginx.
+const OWN: &str = "/run/lab/own";
+
 /// A running nginx.
 pub struct Web {
     lab: Lab,
@@ -32,6 +35,39 @@ impl Lab {
             self.run(node, &line).stdout.trim() == page
         });
         web
+    }
+
+    /// nginx on all addresses of the director, IPv6 too, that also takes uploads: `/` is `own`, `/down` 4 MB, and what is
+    /// put to `/up` becomes the file `up`, all in the folder [`OWN`].
+    pub fn own_server(&self, port: u16) -> Process {
+        let text = format!(
+            "user root;\ndaemon off;\nmaster_process off;\npid {OWN}/nginx.pid;\n\
+             events {{ worker_connections 64; }}\nhttp {{ access_log off; client_body_temp_path {OWN}/body;\n\
+             server {{ listen {port}; listen [::]:{port}; client_max_body_size 0; root {OWN}; \
+             dav_methods PUT; }} }}\n"
+        );
+        self.write(&format!("{OWN}/nginx.conf"), &text);
+        self.write(&format!("{OWN}/index.html"), "own\n");
+        self.ok("director", &format!("head -c 4000000 /dev/urandom >{OWN}/down"));
+        let nginx =
+            self.spawn("director", "nginx", &format!("exec nginx -e {OWN}/error.log -c {OWN}/nginx.conf"));
+        wait_until("nginx on the director answers", 10, || {
+            let line = format!("curl -s --max-time 2 -o /dev/null http://192.168.10.11:{port}/down");
+            self.run("director", &line).code == 0
+        });
+        nginx
+    }
+
+    /// Sends a file of 4 MB to the director's own nginx behind `url` (`http://VIP`), fetches another, and compares both.
+    pub fn exchange_with_own_server(&self, node: &str, url: &str) {
+        let sum = |node: &str, path: &str| self.ok(node, &format!("sha256sum <{path}"));
+        let curl = |more: &str| self.ok(node, &format!("curl -gsSf --max-time 25 {more}"));
+        self.ok(node, "head -c 4000000 /dev/urandom >/run/lab/up");
+        curl(&format!("-T /run/lab/up {url}/up"));
+        assert_eq!(sum("director", &format!("{OWN}/up")), sum(node, "/run/lab/up"));
+        curl(&format!("-o /run/lab/down {url}/down"));
+        assert_eq!(sum(node, "/run/lab/down"), sum("director", &format!("{OWN}/down")));
+        self.ok("director", &format!("rm {OWN}/up"));
     }
 
     /// One HTTP request from one of the addresses of a node; the page that came back.

@@ -49,42 +49,15 @@ impl Cluster {
         let director = Director::start(&lab, "director", "--config /run/lab/host.toml");
         Self { lab, director, _servers: servers }
     }
-
-    /// A web server on the director's own addresses that also takes uploads.
-    fn own_server(&self, port: u16) -> Process {
-        let home = "/run/lab/own";
-        let text = format!(
-            "user root;\ndaemon off;\nmaster_process off;\npid {home}/nginx.pid;\n\
-             events {{ worker_connections 64; }}\nhttp {{ access_log off; client_body_temp_path {home}/body;\n\
-             server {{ listen {port}; listen [::]:{port}; client_max_body_size 0; root {home}; \
-             dav_methods PUT; }} }}\n"
-        );
-        self.lab.write(&format!("{home}/nginx.conf"), &text);
-        self.lab.write(&format!("{home}/index.html"), "own\n");
-        self.lab.ok("director", &format!("head -c 4000000 /dev/urandom >{home}/down"));
-        let line = format!("exec nginx -e {home}/error.log -c {home}/nginx.conf");
-        let nginx = self.lab.spawn("director", "nginx", &line);
-        wait_until("nginx on the director answers", 10, || {
-            let line = format!("curl -s --max-time 2 -o /dev/null http://192.168.10.11:{port}/down");
-            self.lab.run("director", &line).code == 0
-        });
-        nginx
-    }
 }
 
 #[test]
 fn large_transfers_to_and_from_the_directors_own_address_arrive_whole_beside_balanced_ones() {
     let cluster = Cluster::new();
-    let _nginx = cluster.own_server(8080);
+    let _nginx = cluster.lab.own_server(8080);
     let lab = &cluster.lab;
-    let sum = |node: &str, path: &str| lab.ok(node, &format!("sha256sum <{path}"));
-    lab.ok("client", "head -c 4000000 /dev/urandom >/run/lab/up");
     for address in ["192.168.10.11", "[fd00:10::11]"] {
-        let curl = |more: &str| lab.ok("client", &format!("curl -gsSf --max-time 25 {more}"));
-        curl(&format!("-o /run/lab/down http://{address}:8080/down"));
-        assert_eq!(sum("client", "/run/lab/down"), sum("director", "/run/lab/own/down"));
-        curl(&format!("-T /run/lab/up http://{address}:8080/up"));
-        assert_eq!(sum("director", "/run/lab/own/up"), sum("client", "/run/lab/up"));
+        lab.exchange_with_own_server("client", &format!("http://{address}:8080"));
         assert_eq!(lab.requests("client", &format!("http://{VIP}/"), 2), ["web_2", "web_1"]);
     }
     // The other way round: the director is the client, as in a health check.
@@ -96,7 +69,7 @@ fn large_transfers_to_and_from_the_directors_own_address_arrive_whole_beside_bal
 fn the_director_itself_is_one_of_two_servers_and_an_upload_to_it_arrives_whole() {
     let cluster = Cluster::new();
     let (lab, director) = (&cluster.lab, &cluster.director);
-    let _nginx = cluster.own_server(80);
+    let _nginx = cluster.lab.own_server(80);
     let addresses = || lab.ok("director", "ip -o address show dev d0");
     let held = || ["192.168.10.100/32", "fd00:10::100/128"].map(|address| addresses().contains(address));
     assert_eq!(held(), [false, false]);
@@ -112,19 +85,12 @@ fn the_director_itself_is_one_of_two_servers_and_an_upload_to_it_arrives_whole()
         assert_eq!((added.code, added.text()), (0, String::new()));
     }
     assert_eq!(held(), [true, true]);
-    lab.ok("client", "head -c 4000000 /dev/urandom >/run/lab/up");
-    let sum = |node: &str, path: &str| lab.ok(node, &format!("sha256sum <{path}"));
     for (address, web1) in [("192.168.10.100", "192.168.10.12"), ("[fd00:10::100]", "[fd00:10::12]")] {
-        let url = format!("http://{address}/");
-        let pages = lab.requests("client", &url, 8);
+        let url = format!("http://{address}");
+        let pages = lab.requests("client", &format!("{url}/"), 8);
         assert_eq!(pages, ["own", "web_1", "own", "web_1", "own", "web_1", "own", "web_1"]);
         director.ipvsadm_all(&[&format!("-e -t {address}:80 -r {web1}:80 -g -w 0")]);
-        let curl = |more: &str| lab.ok("client", &format!("curl -gsSf --max-time 25 {more}"));
-        curl(&format!("-T /run/lab/up {url}up"));
-        assert_eq!(sum("director", "/run/lab/own/up"), sum("client", "/run/lab/up"));
-        curl(&format!("-o /run/lab/down {url}down"));
-        assert_eq!(sum("client", "/run/lab/down"), sum("director", "/run/lab/own/down"));
-        lab.ok("director", "rm /run/lab/own/up");
+        lab.exchange_with_own_server("client", &url);
     }
     let listed = director.ipvsadm("-Ln").stdout;
     for part in
@@ -147,7 +113,7 @@ fn a_director_starts_as_a_server_of_its_own_and_a_reload_ends_that() {
     let service = "[[service]]\naddress = \"192.168.10.100\"\nport = 80\nscheduler = \"rr\"\n\
                    [[service.server]]\naddress = \"192.168.10.11\"\n";
     let cluster = Cluster::configured(service);
-    let _nginx = cluster.own_server(80);
+    let _nginx = cluster.lab.own_server(80);
     assert_eq!(cluster.lab.requests("client", &format!("http://{VIP}/"), 2), ["own", "own"]);
     let held =
         |lab: &Lab| lab.ok("director", "ip address show dev d0").contains("192.168.10.100/32 scope host d0");

@@ -108,7 +108,7 @@ async fn a_worker_that_does_not_take_a_change_is_named_and_the_change_taken_back
     let (prepared, snapshot) = Prepared::new(parsed(WEB), crate::kernel::testing::network()).unwrap();
     let (publisher, readers) = pointsman_dataplane::publish::channel(1, snapshot, 1);
     // A worker whose thread never runs.
-    let control = Control::new(prepared, publisher, vec![Handle::idle(3, 7)]);
+    let control = Control::new(prepared, publisher, vec![Handle::idle(3, 7)], Local::default());
     let late = control.change(Terms::default(), replace(parsed(""))).await.unwrap_err();
     assert!(late.to_string().starts_with("worker 3 on core 7 has not taken the change"), "{late}");
     assert_eq!(control.watch().borrow().configuration.services.len(), 1);

@@ -69,6 +69,8 @@ pub struct Compiler {
 struct Compiled {
     source: Arc<Service>,
     scheduler: Scheduler,
+    /// Whether the director itself is one of its servers.
+    local: bool,
     /// Its NATed servers.
     nat: Vec<snapshot::ServiceKey>,
     /// Those of its connections, if it has some of its own.
@@ -133,6 +135,11 @@ impl Compiler {
     /// The stations on the links that workers route packets to.
     pub fn on_link(&self) -> &Arc<OnLink> {
         &self.on_link
+    }
+
+    /// The services of the last generation that have the director itself as a server.
+    pub fn local_services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().filter(|compiled| compiled.local).map(|compiled| compiled.source.as_ref())
     }
 
     /// Templates of persistent clients that gave way for want of room.
@@ -208,7 +215,8 @@ impl Compiler {
             ports: network.ports.iter().map(|port| port.facts()).collect(),
             virtual_addresses: configuration.addresses_up().into_iter().collect(),
             host_addresses: self.host_addresses.clone(),
-            exception_path: configuration.start.has_exception_path(),
+            // Whoever publishes it knows.
+            exception_path: false,
             routing: self.ways.end(configuration.forwarding, source_nat(configuration, network)),
             marks: marks(configuration, network),
             policies: configuration.policies,
@@ -315,6 +323,7 @@ impl Compiler {
         now: Nanos,
     ) -> (Option<Compiled>, bool) {
         let mut moved = false;
+        let mut any_local = false;
         let mut nat = Vec::new();
         let known = self.services.get(&service.key).and_then(|known| known.timeouts.clone());
         let timeouts = own_timeouts(&self.timeouts, &service.timeouts, known);
@@ -345,6 +354,7 @@ impl Compiler {
                 };
                 nat.push(snapshot::ServiceKey { protocol, address: server.address, port: server.port });
             }
+            any_local |= method == snapshot::Method::Local;
             let found = (method, next_hop, tunnel);
             let retimed =
                 destination.timeouts.as_ref().map(Arc::as_ptr) != timeouts.as_ref().map(Arc::as_ptr);
@@ -362,7 +372,7 @@ impl Compiler {
         let previous = self.after_steps(&service.key, steps.between.get(&service.key));
         let scheduler = Scheduler::compile(rule(service), candidates, previous.as_ref());
         self.ways.add(&nat);
-        let compiled = Compiled { source: service.clone(), scheduler, nat, timeouts };
+        let compiled = Compiled { source: service.clone(), scheduler, local: any_local, nat, timeouts };
         (self.services.insert(service.key, compiled), moved)
     }
 

@@ -85,11 +85,6 @@ impl Start {
     pub const CONNECTIONS_IPV4: u64 = 262_144;
     /// IPv6 connections of each worker where nothing is said: 8 MiB of table.
     pub const CONNECTIONS_IPV6: u64 = 65_536;
-
-    /// Whether the kernel does not see the ports itself, and is given its frames by the workers.
-    pub fn has_exception_path(&self) -> bool {
-        self.ports.iter().any(|port| matches!(port.driver, Driver::Dpdk(_)))
-    }
 }
 
 /// A NIC port.

@@ -9,20 +9,20 @@ use crate::{
         self, Driver, Port,
         dpdk::{DpdkPort as Configured, Memory, is_pci},
     },
-    exception::{self, Exception, Tap},
+    exception::{self, Tap},
     kernel::{self, setup},
     ports::Source,
     workers::{Crew, Ended, Handle},
 };
 use pointsman_dataplane::{
-    exception::{self as path, HostEnd, WorkerEnd},
+    exception::{HostEnd, WorkerEnd},
     limits::EXCEPTION_RING,
     port::dpdk::{self, Device, DeviceHandle, Dpdk, DpdkPort, Mbuf, PortSettings, Settings},
     publish,
     snapshot::Snapshot,
 };
 use pointsman_hugepages::Report;
-use std::{collections::HashSet, io};
+use std::collections::HashSet;
 
 /// Why ports of DPDK's do not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,11 +82,6 @@ pub enum Error {
     /// The thread of the exception path does not start.
     #[error(transparent)]
     Exception(#[from] exception::Error),
-    /// No exception path.
-    #[error(
-        "the way from the workers to the kernel cannot be made: {0}; raise the limit of open files (ulimit -n)"
-    )]
-    Path(io::Error),
 }
 
 impl From<dpdk::Error> for Error {
@@ -145,9 +140,6 @@ pub(super) struct Opened {
     dpdk: Dpdk,
 }
 
-/// What serves the host's own frames.
-pub(super) type Host = Exception;
-
 impl Opened {
     /// Starts DPDK, opens its devices, and gives each an interface with the addresses of its port.
     pub(super) async fn new(start: &model::Start) -> Result<Self, DaemonError> {
@@ -159,7 +151,7 @@ impl Opened {
         tracing::info!("starting DPDK: {}", dpdk::version());
         check_interfaces(&ports).await?;
         let dpdk = Dpdk::start(&settings).map_err(|error| not_started(error, &settings, &ports))?;
-        let (ends, host) = path::channel(workers, room).map_err(Error::Path)?;
+        let (ends, host) = exception::path(workers, room).map_err(Error::from)?;
         let mut queues: Vec<Vec<DpdkPort>> = (0..workers).map(|_| Vec::new()).collect();
         let (mut devices, mut taps) = (Vec::new(), Vec::new());
         for (port, configured) in ports {
@@ -194,13 +186,13 @@ impl Opened {
         reports.retain(|report| !report.purpose.contains("DPDK") || known.insert(report.purpose.clone()));
         let first = crew.handles().first().cloned();
         let wake = move || first.iter().for_each(Handle::wake);
-        let host = exception::start(self.taps, self.host, wake).map_err(Error::from)?;
+        let host = exception::start(self.taps.len(), self.taps, self.host, wake).map_err(Error::from)?;
         let counters = host.counters();
         let devices = self.devices.into_iter().zip(&start.ports).zip(counters.iter().cloned());
         let source =
             |((device, port), counters): ((_, &Port), _)| Source::dpdk(device, &port.device, counters);
         let sources = devices.map(source).collect::<Vec<_>>().into();
-        Ok((Running { host: Some(host.into()), crew, sources, _dpdk: Some(self.dpdk) }, reports))
+        Ok((Running { host: host.into(), crew, sources, _dpdk: Some(self.dpdk) }, reports))
     }
 }
 

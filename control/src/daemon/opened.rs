@@ -8,6 +8,8 @@ use super::dpdk;
 use crate::{
     clock,
     config::model::{self, Driver},
+    exception::{self, Exception},
+    local::Local,
     ports::{Ports, Source},
     workers::{Crew, Ended, Plan},
 };
@@ -15,7 +17,7 @@ use pointsman_dataplane::{
     command::WorkerShared,
     exception::WorkerEnd,
     handoff,
-    limits::{BATCH, FRAME_ROOM, HANDOFF_RING, MAX_WAITING},
+    limits::{BATCH, EXCEPTION_RING, FRAME_ROOM, HANDOFF_RING, MAX_WAITING},
     port::{
         PoolOf, Port,
         af_packet::{self, AfPacket, Settings},
@@ -24,7 +26,7 @@ use pointsman_dataplane::{
     snapshot::Snapshot,
     worker::Setup,
 };
-use pointsman_hugepages::{self as hugepages, PageChoice, PageSize, Pool, PoolOptions, Report};
+use pointsman_hugepages::{self as hugepages, Buffer, PageChoice, PageSize, Pool, PoolOptions, Report};
 use std::{num::NonZeroU64, sync::Arc};
 
 /// What one worker has of the ports.
@@ -48,8 +50,8 @@ pub(super) enum Opened {
 
 /// The workers of a director and what serves them; it ends in this order.
 pub(super) struct Running {
-    #[cfg(feature = "dpdk")]
-    pub(super) host: Option<Arc<dpdk::Host>>,
+    /// What serves the host's own frames.
+    pub(super) host: Arc<Exception>,
     pub(super) crew: Crew,
     /// What to ask of the ports.
     pub(super) sources: Arc<[Source]>,
@@ -58,11 +60,20 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// What gives the kernel the packets to servers that are the director itself.
+    pub(super) fn local(&self) -> Local {
+        let seen = |source: &Source| matches!(source, Source::Kernel { .. });
+        match self.sources.iter().any(seen) {
+            true => Local::by_device(self.host.delivery()),
+            false => Local::by_interfaces(),
+        }
+    }
+
     /// Tells the kernel about the links that only their devices see, from now on.
     pub(super) fn follow_links(&self, ports: &Arc<Ports>) {
         #[cfg(feature = "dpdk")]
-        if let Some(host) = &self.host {
-            tokio::spawn(super::follow::follow_links(ports.clone(), Arc::downgrade(host)));
+        if self._dpdk.is_some() {
+            tokio::spawn(super::follow::follow_links(ports.clone(), Arc::downgrade(&self.host)));
         }
         #[cfg(not(feature = "dpdk"))]
         let _ = ports;
@@ -89,13 +100,19 @@ impl Opened {
     ) -> Result<(Running, Vec<Report>), Error> {
         match self {
             Self::Kernel => {
-                let (crew, reports) = Crew::start(plans(start, seats(start)?, readers), ended)?;
-                let workers = start.cores.len() as u32;
-                let source = |port: &model::Port| Source::Kernel { interface: port.device.clone(), workers };
-                let sources = start.ports.iter().map(source).collect();
+                let workers = start.cores.len();
+                // Nothing comes from the host this way.
+                let (ends, host) = exception::path::<Buffer>(workers, 0)?;
+                let (crew, reports) = Crew::start(plans(start, seats(start, ends)?, readers), ended)?;
+                let host = exception::start(start.ports.len(), Vec::new(), host, || ())?;
+                let source = |(port, host): (&model::Port, _)| Source::Kernel {
+                    interface: port.device.clone(),
+                    workers: workers as u32,
+                    host,
+                };
+                let sources = start.ports.iter().zip(host.counters().iter().cloned()).map(source).collect();
                 let running = Running {
-                    #[cfg(feature = "dpdk")]
-                    host: None,
+                    host: host.into(),
                     crew,
                     sources,
                     #[cfg(feature = "dpdk")]
@@ -141,20 +158,20 @@ pub(super) fn plans<P: Port>(
 }
 
 /// Opens interfaces of the kernel for each worker and takes the memory for its packets.
-fn seats(start: &model::Start) -> Result<Vec<Seat<AfPacket>>, Error> {
+fn seats(start: &model::Start, ends: Vec<WorkerEnd<Buffer>>) -> Result<Vec<Seat<AfPacket>>, Error> {
     let workers = start.cores.len();
     let memory = memory_options(start.memory.unwrap_or_default());
     let mut seats = Vec::new();
-    for index in (0u16..).take(workers) {
+    for (index, exception) in (0u16..).zip(ends) {
         let ports = start.ports.iter().enumerate();
         let ports =
             ports.map(|(number, port)| open(number, port, index, workers)).collect::<Result<_, _>>()?;
         // What may be out of the pool at once: a batch in and one out, what waits for neighbours, and what other
-        // workers have not taken yet.
-        let buffers = 2 * BATCH + MAX_WAITING + HANDOFF_RING * (workers - 1) + 2_048;
+        // workers or the host have not taken yet.
+        let buffers = 2 * BATCH + MAX_WAITING + HANDOFF_RING * (workers - 1) + EXCEPTION_RING + 2_048;
         let options = PoolOptions { buffers, room: FRAME_ROOM, memory: memory.clone() };
         let pool = Pool::new(&format!("packets of worker {index}"), options)?;
-        seats.push(Seat { ports, pool, exception: None });
+        seats.push(Seat { ports, pool, exception: Some(exception) });
     }
     Ok(seats)
 }

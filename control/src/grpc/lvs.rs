@@ -239,7 +239,12 @@ fn service_status(service: &Model, view: &View) -> ServiceStatus {
         servers: service.servers.iter().map(server).collect(),
         counters: Some(encode_counters(counters)),
         rates: Some(encode_rates(rates)),
-        pending: pending(service, &view.host_addresses, view.configuration.start.has_exception_path()),
+        pending: pending(
+            service,
+            &view.configuration.marks,
+            &view.host_addresses,
+            view.local_refused.as_deref(),
+        ),
     }
 }
 

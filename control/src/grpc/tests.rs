@@ -49,7 +49,7 @@ async fn serve_it(name: &str, text: &str, workers: usize) -> Served {
     let resolver = Arc::new(Resolver::default());
     let (driver, control) = (resolver.clone(), director.control.clone());
     tokio::spawn(async move { driver.run(control).await });
-    let source = Source::Kernel { interface: "lo".into(), workers: workers as u32 };
+    let source = Source::Kernel { interface: "lo".into(), workers: workers as u32, host: Arc::default() };
     let network = director.control.network().await;
     let ports = Arc::new(Ports::new([source].into(), &network, crate::clock::now()));
     let context = Context { control: director.control.clone(), resolver, ports, memory: Arc::new([]) };
@@ -253,25 +253,27 @@ async fn watchers_see_each_change_and_pending_features_are_said() {
     let mut watch = config.watch(WatchConfigRequest {}).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().generation, 1);
     let mut lvs = LvsClient::new(served.channel.clone());
-    let key = v1::service_key::Key::Mark(v1::service_key::Mark { mark: 10, ipv6: false });
-    let service = v1::Service { key: Some(v1::ServiceKey { key: Some(key) }), ..Default::default() };
+    let service = v1::Service { key: address(100), ..Default::default() };
     let answer =
         lvs.add_service(v1::AddServiceRequest { service: Some(service) }).await.unwrap().into_inner();
     assert_eq!((answer.generation, answer.warnings), (2, vec![]));
-    let mark = v1::service_key::Key::Mark(v1::service_key::Mark { mark: 10, ipv6: false });
     // The address of the machine itself.
-    let server = v1::Server { address: "10.0.0.1".into(), port: 80, ..Default::default() };
-    let request =
-        v1::AddServerRequest { service: Some(v1::ServiceKey { key: Some(mark) }), server: Some(server) };
+    let server = v1::Server {
+        method: v1::ForwardingMethod::Nat.into(),
+        address: "10.0.0.1".into(),
+        port: 8080,
+        ..Default::default()
+    };
+    let request = v1::AddServerRequest { service: address(100), server: Some(server) };
     let answer = lvs.add_server(request).await.unwrap().into_inner();
-    let pending = "The server 10.0.0.1:80 of mark 10 gets no packets: it is the director itself, whose kernel sees every frame with af_packet and would reset the connections of the other servers; use ports with driver = \"dpdk\", or run the server in a network namespace behind a veth pair, with method = \"nat\".";
+    let pending = "The server 10.0.0.1:8080 of tcp 10.0.0.100:80 gets its packets at port 80, not 8080: it is the director itself, whose packets stay as they are; let it listen on tcp 10.0.0.100:80.";
     assert_eq!((answer.generation, answer.warnings), (3, vec![pending.to_owned()]));
     let seen = watch.message().await.unwrap().unwrap();
     assert_eq!((seen.generation, seen.configuration.unwrap().services.len()), (2, 1));
     let list = lvs.list(ListRequest::default()).await.unwrap().into_inner();
     assert_eq!(list.services[0].pending, [pending]);
     let listed = list.services[0].servers[0].server.as_ref().map(v1::Server::method);
-    assert_eq!(listed, Some(v1::ForwardingMethod::Local), "though direct routing was asked for");
+    assert_eq!(listed, Some(v1::ForwardingMethod::Local), "though NAT was asked for");
 }
 
 fn address(last: u8) -> Option<v1::ServiceKey> {

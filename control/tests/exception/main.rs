@@ -229,7 +229,7 @@ fn the_interface_is_the_ports_and_ends_with_it() {
     );
     assert_eq!(tap.name(), "north-0");
     let (_, host) = path::channel::<pointsman_hugepages::Buffer>(1, 9_022).unwrap();
-    let running = exception::start(vec![tap], host, || ()).unwrap();
+    let running = exception::start(1, vec![tap], host, || ()).unwrap();
     let no_carrier = || sh("ip -o link show north-0").contains("NO-CARRIER");
     assert!(!no_carrier());
     running.set_carrier(0, false);
@@ -267,7 +267,7 @@ fn an_interface_that_cannot_be_made_is_explained() {
     assert!(said(mac, 60).starts_with("the kernel does not take an MTU of 60 for the interface p0: "));
     assert!(!sh("ip -o link show").contains("p0"), "nothing is left of them");
     let (_, host) = path::channel::<pointsman_hugepages::Buffer>(1, 1_856).unwrap();
-    let error = exception::start(vec![Tap::create("p0", mac, 9_000).unwrap()], host, || ()).unwrap_err();
+    let error = exception::start(1, vec![Tap::create("p0", mac, 9_000).unwrap()], host, || ()).unwrap_err();
     let expected = "the interface p0 has an MTU of 9000, whose frames do not fit into buffers of 1856 bytes; lower the port's `mtu`";
     assert_eq!(error.to_string(), expected);
     sh("mount -t tmpfs none /dev/net");
@@ -304,7 +304,7 @@ fn what_a_worker_cannot_take_yet_waits_in_the_kernel() {
     let tap = Tap::create("p0", PORT, 1_500).unwrap();
     sh("ip addr add 10.0.0.1/24 dev p0 && ip neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev p0");
     let (mut ends, host) = path::channel::<pointsman_hugepages::Buffer>(1, 1_856).unwrap();
-    let running = exception::start(vec![tap], host, || ()).unwrap();
+    let running = exception::start(1, vec![tap], host, || ()).unwrap();
     let socket = UdpSocket::bind("10.0.0.1:0").unwrap();
     let send = |numbers: std::ops::Range<u32>| {
         for n in numbers {

@@ -355,7 +355,7 @@ impl Director {
         let (crew, _) = Crew::start(vec![plan], |ended| panic!("{ended:?}")).expect("a worker");
         let worker = crew.handles()[0].clone();
         let wakes = worker.clone();
-        let exception = exception::start(vec![tap], host, move || wakes.wake()).expect("a thread");
+        let exception = exception::start(1, vec![tap], host, move || wakes.wake()).expect("a thread");
         Self { wire, exception, worker, _crew: crew, _publisher: publisher }
     }
 }

@@ -300,7 +300,7 @@ fn lower_ttl(header: &mut [u8], v6: bool) {
 /// host has the virtual address, and answers straight to the client.
 #[cold]
 fn local(snapshot: &Snapshot) -> Result<Verdict, Unusual> {
-    if snapshot.exception_path { Ok(Verdict::Punt) } else { Err(Unusual::Drop(DropReason::MethodPending)) }
+    if snapshot.exception_path { Ok(Verdict::Local) } else { Err(Unusual::Drop(DropReason::MethodPending)) }
 }
 
 /// The virtual address and port of a packet of a service of many addresses, whose key is its client's.

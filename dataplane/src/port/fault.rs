@@ -104,6 +104,8 @@ impl<P: Port> FaultPort<P> {
 impl<P: Port> Port for FaultPort<P> {
     type Frame = P::Frame;
 
+    const SEEN_BY_HOST: bool = P::SEEN_BY_HOST;
+
     fn rx(&mut self, pool: &mut PoolOf<P>, frames: &mut Frames<P::Frame>) -> usize {
         let before = frames.len();
         let mut received = Frames::new();

@@ -28,6 +28,9 @@ pub trait Port: Send {
     /// What it receives and sends. All ports of a worker have one kind of frame.
     type Frame: Frame;
 
+    /// Whether the host has its own copy of every frame that comes in, so that what is left to it need not be given to it.
+    const SEEN_BY_HOST: bool = false;
+
     /// Appends the frames that have arrived to `frames`, in order, until it is full or none is left, taking buffers from
     /// `pool` where the driver has none of its own. Returns how many were appended. Never waits.
     fn rx(&mut self, pool: &mut PoolOf<Self>, frames: &mut Frames<Self::Frame>) -> usize;

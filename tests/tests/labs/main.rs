@@ -5,6 +5,7 @@
 
 mod application;
 mod direct;
+mod local;
 mod marks;
 mod nat;
 mod persistence;

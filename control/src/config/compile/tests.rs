@@ -91,11 +91,14 @@ fn what_is_not_run_yet_is_said_in_a_sentence() {
     let host = [[10, 0, 0, 1].into()].into_iter().collect();
     let sentence = |address: &str| {
         format!(
-            "The server {address}:0 of mark 7 gets no packets: it is the director itself, whose kernel sees every frame with af_packet and would reset the connections of the other servers; use ports with driver = \"dpdk\", or run the server in a network namespace behind a veth pair, with method = \"nat\"."
+            "The server {address}:0 of mark 7 gets no packets: it is the director itself, and no device can be made."
         )
     };
-    assert_eq!(pending(service, &host, false), [sentence("10.0.0.1"), sentence("10.0.0.2")]);
-    assert_eq!(pending(service, &host, true), Vec::<String>::new());
+    assert_eq!(
+        pending(service, &[], &host, Some("no device can be made")),
+        [sentence("10.0.0.1"), sentence("10.0.0.2")]
+    );
+    assert_eq!(pending(service, &[], &host, None), Vec::<String>::new());
 }
 
 #[test]
@@ -104,7 +107,7 @@ fn a_server_that_is_the_director_itself_listens_on_the_port_of_the_service() {
     let text = text.replacen("\"10.0.0.1\"", "\"10.0.0.1\"\nport = 8080\nmethod = \"nat\"", 1);
     let host = [[10, 0, 0, 1].into()].into_iter().collect();
     assert_eq!(
-        pending(&parsed(&text).services[0], &host, true),
+        pending(&parsed(&text).services[0], &[], &host, None),
         [
             "The server 10.0.0.1:8080 of tcp 10.0.0.100:80 gets its packets at port 80, not 8080: it is the director itself, whose packets stay as they are; let it listen on tcp 10.0.0.100:80."
         ]
@@ -113,18 +116,35 @@ fn a_server_that_is_the_director_itself_listens_on_the_port_of_the_service() {
 
 #[test]
 fn the_kernel_has_the_virtual_addresses_of_servers_that_are_the_director_itself() {
-    let text = "[[port]]\nname = \"d0\"\ndriver = \"dpdk\"\ndevice = \"net_null0\"\n\
-                [[mark]]\nmark = 7\ndestination = \"10.0.0.101\"\n[[mark]]\nmark = 7\ndestination = \"10.1.0.0/24\"\n\
+    let text = "[[mark]]\nmark = 7\ndestination = \"10.0.0.101\"\n[[mark]]\nmark = 7\ndestination = \"10.1.0.0/24\"\n\
                 [[mark]]\nmark = 8\ndestination = \"10.0.0.102\"\n";
     let marked = "[[service]]\nmark = 7\n[[service.server]]\naddress = \"10.0.0.1\"\n\
                   [[service]]\nmark = 8\n[[service.server]]\naddress = \"10.0.0.12\"\n";
     let configuration = parsed(&format!("{text}{}{marked}", service(&["10.0.0.1", "10.0.0.12"])));
-    let host = [[10, 0, 0, 1].into()].into_iter().collect();
+    // The machine is 10.0.0.1.
+    let (mut network, mut compiler) = (testing::network(), Compiler::default());
+    let mut addresses = |network: &Network, generation| {
+        compiler.compile(&configuration, network, at(generation));
+        local_addresses(compiler.local_services(), &configuration.marks)
+    };
     let expected = ["10.0.0.100", "10.0.0.101"].map(|address| address.parse().unwrap());
-    assert_eq!(local_addresses(&configuration, &host), expected.into());
-    assert_eq!(local_addresses(&configuration, &Default::default()), [].into());
-    let seen = Configuration { start: Default::default(), ..configuration };
-    assert_eq!(local_addresses(&seen, &host), [].into(), "the kernel sees the ports itself");
+    assert_eq!(addresses(&network, 1), expected.into());
+    assert_eq!(
+        pending(
+            &configuration.services[1],
+            &configuration.marks,
+            &[[10, 0, 0, 1].into()].into_iter().collect(),
+            None
+        ),
+        [
+            "The server 10.0.0.1:0 of mark 7 gets no packets by the rule \"mark 7: every protocol to 10.1.0.0/24\": it is the director itself, whose kernel has single addresses only; give each address a rule of its own."
+        ]
+    );
+    network.host_addresses.clear();
+    assert_eq!(addresses(&network, 2), [].into());
+    network.host_addresses.push([10, 0, 0, 12].into());
+    let expected = ["10.0.0.100", "10.0.0.102"].map(|address| address.parse().unwrap());
+    assert_eq!(addresses(&network, 3), expected.into());
 }
 
 /// The way of a packet, with the routers in text.

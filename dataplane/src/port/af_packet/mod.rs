@@ -258,6 +258,8 @@ impl AfPacket {
 impl super::Port for AfPacket {
     type Frame = Buffer;
 
+    const SEEN_BY_HOST: bool = true;
+
     #[inline]
     fn rx(&mut self, pool: &mut Pool, frames: &mut Frames) -> usize {
         self.transmitter.retry();

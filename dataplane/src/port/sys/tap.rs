@@ -1,4 +1,4 @@
-//! TAP devices: interfaces of the kernel whose wire is a file of ours (`linux/if_tun.h`, netdevice(7)).
+//! TAP and TUN devices: interfaces of the kernel whose wire is a file of ours (`linux/if_tun.h`, netdevice(7)).
 //!
 //! Invariant of the unsafe code: each request is an `ifreq` of ours, or an `int`, as the request takes it.
 #![allow(unsafe_code)]
@@ -16,14 +16,31 @@ use std::{
 /// # Errors
 /// `ENOENT` or `ENODEV` without the kernel's driver, `EPERM` without rights, `EBUSY` or `EINVAL` if the name is taken.
 pub fn create(name: &str) -> io::Result<File> {
+    made(name, libc::IFF_TAP).map(|(file, _)| file)
+}
+
+/// The same for packets, from their IP header on, with the first name of `pattern`, which has a `%d` for a number, that no
+/// interface has. Returns that name, too.
+///
+/// # Errors
+/// `ENOENT` or `ENODEV` without the kernel's driver, `EPERM` without rights.
+pub fn create_tun(pattern: &str) -> io::Result<(File, String)> {
+    made(pattern, libc::IFF_TUN)
+}
+
+fn made(name: &str, kind: libc::c_int) -> io::Result<(File, String)> {
     let file =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     let mut request = named(name)?;
     // The flags are small numbers in a signed field.
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
+    request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
     // SAFETY: `request` is what TUNSETIFF takes and fills.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(file) }
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let bytes = request.ifr_name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+    Ok((file, String::from_utf8(bytes).map_err(io::Error::other)?))
 }
 
 /// Gives an interface its MAC address.
