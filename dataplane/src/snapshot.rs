@@ -101,13 +101,25 @@ pub struct Hop<'a> {
 /// In the number of a next hop: it is one of [`Snapshot::on_link`], else of [`Snapshot::next_hops`].
 pub const ON_LINK: u32 = 1 << 31;
 
+/// Whether a next hop is a station on a link, by its number; also said of [`Destination::NO_ROUTE`].
+#[inline(always)]
+pub(crate) fn is_on_link(number: u32) -> bool {
+    on_link_bit(number) != 0
+}
+
+/// The same as 1 or 0.
+#[inline(always)]
+pub(crate) fn on_link_bit(number: u32) -> u32 {
+    number >> ON_LINK.trailing_zeros()
+}
+
 impl Snapshot {
     /// The next hop of that number.
     #[inline]
     pub fn hop(&self, number: u32) -> Option<Hop<'_>> {
         match self.next_hops.get(number as usize) {
             Some(hop) => Some(Hop { port: hop.port, mtu: hop.mtu, source: hop.source, cell: &hop.cell }),
-            None if number & ON_LINK != 0 && number != Destination::NO_ROUTE => {
+            None if is_on_link(number) && number != Destination::NO_ROUTE => {
                 let (port, cell) = self.on_link.get(number & !ON_LINK)?;
                 let facts = self.ports.get(usize::from(port))?;
                 Some(Hop { port, mtu: facts.mtu, source: facts.mac, cell })
@@ -133,7 +145,7 @@ impl Snapshot {
     /// Whether a next hop that was found in this generation is still the address's.
     #[inline]
     pub fn is_hop_of(&self, number: u32, address: impl FnOnce() -> IpAddr) -> bool {
-        number & ON_LINK == 0 || self.on_link.is(number & !ON_LINK, address())
+        !is_on_link(number) || self.on_link.is(number & !ON_LINK, address())
     }
 }
 

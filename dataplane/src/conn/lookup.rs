@@ -5,13 +5,13 @@ use super::{
     key::{Key, Key4, Key6},
     pair::is_valid,
     sctp::Event,
-    table::Role,
+    table::{Entry, NONE, Role},
 };
 use crate::{
     batch::{Batch, Kind, Layout, Lookup, Packet},
     limits::BATCH,
     port::Frame,
-    snapshot::{Presence, Snapshot},
+    snapshot::{self, Presence, Snapshot},
     time::{Nanos, Ticks},
     verdict::DropReason,
     wire::{protocol, tcp},
@@ -123,20 +123,35 @@ fn usual<K: BatchKey>(
         {
             return i;
         }
-        if entry.role != Role::Client {
-            if entry.role != Role::Server {
-                return i;
-            }
-            let hop = Connections::last_hop(entry, snapshot.generation);
-            let client = || entry.key.virtual_service().ip();
-            let Some(hop) = hop.filter(|hop| snapshot.is_hop_of(*hop, client)) else { return i };
-            (packet.hop, packet.role) = (hop, Role::Server);
+        if entry.peer == NONE {
+            debug_assert!(entry.role == Role::Client, "of all others both directions pass");
+        } else {
+            let Some(hop) = hop_of_nat(entry, snapshot) else { return i };
+            (packet.hop, packet.role) = (hop, entry.role);
         }
         entry.count(packet.layout.ip_len());
         entry.last_seen = now;
         packet.destination = entry.destination;
     }
     packets.len()
+}
+
+/// The next hop that a packet of NAT is known to have: of an answer the last one's; of a client's packet, of which nobody asks
+/// for it, any. `None`: it is to be found, or the entry is of neither.
+#[inline(always)]
+fn hop_of_nat<K: BatchKey>(entry: &Entry<K>, snapshot: &Snapshot) -> Option<u32> {
+    const _: () = assert!(Role::Client as u32 == 0 && Role::Server as u32 == 1);
+    let (hop, is_known) = Connections::last_hop(entry, snapshot.generation);
+    let role = entry.role as u32;
+    if role > Role::Server as u32 {
+        return None;
+    }
+    // Nothing branches by the direction, which no processor can guess.
+    if role & (u32::from(!is_known) | snapshot::on_link_bit(hop)) != 0 {
+        let client = || entry.key.virtual_service().ip();
+        return (is_known && snapshot.is_hop_of(hop, client)).then_some(hop);
+    }
+    Some(hop)
 }
 
 /// What becomes of a packet of a known connection.

@@ -183,10 +183,11 @@ impl<K: Key> Connections<K> {
         self.table.entries.get(self.table.get(entry).peer as usize)
     }
 
-    /// The next hop of the last answer of an entry for answers, if it was found in this generation.
+    /// The next hop of the last answer of an entry for answers, and whether it was found in this generation. Of any other
+    /// entry it means nothing.
     #[inline]
-    pub(super) fn last_hop(entry: &Entry<K>, generation: u64) -> Option<u32> {
-        (entry.next == generation as u32).then_some(entry.prev)
+    pub(super) fn last_hop(entry: &Entry<K>, generation: u64) -> (u32, bool) {
+        (entry.prev, entry.next == generation as u32)
     }
 
     /// Remembers the next hop of an answer.

@@ -64,20 +64,41 @@ type Ports = (u16, u16);
 /// Rewrites the packets of the batch that have a destination, and decides them.
 #[inline]
 pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
+    let mut ports = (0, u16::MAX);
+    // A loop for each method. What begins a batch is mostly of one method and usual to its end.
+    let first = method(batch, 0, context);
+    let rewritten = match first {
+        Some(Method::Direct) => direct(batch, 0, context, &mut ports),
+        Some(Method::Nat) => nat::run(batch, context, &mut ports),
+        Some(Method::Tunnel) => tunnel::run(batch, context, &mut ports),
+        _ => 0,
+    };
+    let is_whole = rewritten == batch.frames.len() || mixed(batch, (first, rewritten), context, &mut ports);
+    // Whether all leave by one port: then the numbers of all ports have the same bits as any.
+    batch.way = (ports.0 == ports.1 && is_whole).then_some(ports.0);
+}
+
+/// Rewrites the packets from number `from` on, the first of which is not usual by the method `begun`. Whether all that are
+/// left leave by the ports that are noted.
+#[inline(never)]
+fn mixed<F: Frame>(
+    batch: &mut Batch<F>,
+    (begun, from): (Option<Method>, usize),
+    context: &mut Context<'_>,
+    ports: &mut Ports,
+) -> bool {
     let (mut nat, mut tunnels, mut rest) = (Picked::new(), Picked::new(), Picked::new());
-    let (mut left, mut ports) = (0, (0, u16::MAX));
-    let frames = batch.frames.len();
-    let mut i = direct(batch, 0, context, &mut ports);
-    let mut is_unusual = true;
-    while let Some(packet) = batch.packets[..frames].get(i) {
-        let destination = context.snapshot.destinations.get(packet.destination as usize);
+    let mut left = 0;
+    let mut is_unusual = begun == Some(Method::Direct);
+    let mut i = from;
+    while i < batch.frames.len() {
         // Each is of one of them, and they hold a batch.
-        match destination.map(|destination| destination.method) {
+        match method(batch, i, context) {
             Some(Method::Nat) => nat.push(i as u8),
             Some(Method::Tunnel) => tunnels.push(i as u8),
-            None if packet.destination == Packet::NOWHERE => left += 1,
+            None if batch.packets[i].destination == Packet::NOWHERE => left += 1,
             Some(Method::Direct) if !is_unusual => {
-                i = direct(batch, i, context, &mut ports);
+                i = direct(batch, i, context, ports);
                 is_unusual = true;
                 continue;
             }
@@ -87,16 +108,22 @@ pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
         i += 1;
     }
     if !nat.is_empty() {
-        ports = nat::batch(batch, (&nat, &mut rest), ports, context);
+        *ports = nat::batch(batch, (&nat, &mut rest), *ports, context);
     }
     if !tunnels.is_empty() {
-        ports = tunnel::batch(batch, (&tunnels, &mut rest), ports, context);
+        *ports = tunnel::batch(batch, (&tunnels, &mut rest), *ports, context);
     }
-    // Whether all leave by one port: then the numbers of all ports have the same bits as any.
-    batch.way = (ports.0 == ports.1 && left == 0 && rest.is_empty()).then_some(ports.0);
     if !rest.is_empty() {
         others(batch, &rest, context);
     }
+    left == 0 && rest.is_empty()
+}
+
+/// How a packet reaches its destination, if it has one.
+#[inline(always)]
+fn method<F: Frame>(batch: &Batch<F>, i: usize, context: &Context<'_>) -> Option<Method> {
+    let slot = batch.packets.get(i)?.destination;
+    context.snapshot.destinations.get(slot as usize).map(|destination| destination.method)
 }
 
 /// Rewrites the usual packets of direct routing from number `from` on, up to the first that is anything else, whose number it
@@ -104,6 +131,17 @@ pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
 #[inline(never)]
 fn direct<F: Frame>(batch: &mut Batch<F>, from: usize, context: &Context<'_>, ports: &mut Ports) -> usize {
     let tables = Tables::of(context);
+    run(batch, from, ports, |frame, packet| usual(frame, packet, &tables))
+}
+
+/// Has the usual packets rewritten from number `from` on, up to the first that is anything else, whose number it returns.
+#[inline(always)]
+fn run<F: Frame>(
+    batch: &mut Batch<F>,
+    from: usize,
+    ports: &mut Ports,
+    mut usual: impl FnMut(&mut F, &mut Packet) -> Option<u16>,
+) -> usize {
     let (mut any, mut all) = *ports;
     let frames = batch.frames.len();
     let mut pairs = batch.frames.iter_mut().zip(&mut batch.packets);
@@ -112,7 +150,7 @@ fn direct<F: Frame>(batch: &mut Batch<F>, from: usize, context: &Context<'_>, po
     }
     let mut end = frames;
     while let Some((frame, packet)) = pairs.next() {
-        let Some(port) = usual(frame, packet, &tables) else {
+        let Some(port) = usual(frame, packet) else {
             end = frames - pairs.len() - 1;
             break;
         };

@@ -11,7 +11,7 @@
 mod usual;
 
 pub use usual::Ends;
-pub(crate) use usual::batch;
+pub(crate) use usual::{batch, run};
 
 use crate::{
     batch::{Kind, Layout},

@@ -12,7 +12,7 @@ mod usual;
 
 pub use errors::{others, quoted_flow, relay};
 pub use usual::Template;
-pub(crate) use usual::batch;
+pub(crate) use usual::{batch, run};
 
 use crate::{
     batch::Layout,

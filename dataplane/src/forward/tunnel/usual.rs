@@ -9,10 +9,14 @@ use crate::{
     conn::{lookup::Picked, table::Role},
     director::Context,
     port::Frame,
+    snapshot::{NextHop, Tunnel},
     verdict::Verdict,
     wire::{checksum, ethernet, ipv4, protocol, tcp},
 };
 use std::net::Ipv4Addr;
+
+/// Bytes of the outer header.
+const ADDED: u16 = ipv4::HEADER_LEN as u16;
 
 /// What the outer headers of a tunnel have in common, in IPv4 without another header behind: words in the order of the wire
 /// as they are read from memory in little-endian order.
@@ -58,6 +62,13 @@ impl Template {
     }
 }
 
+/// Wraps the usual packets from the first on, up to the first that is anything else, whose number it returns.
+#[inline(never)]
+pub(crate) fn run<F: Frame>(batch: &mut Batch<F>, context: &Context<'_>, ports: &mut Ports) -> usize {
+    let tables = Tables::of(context);
+    super::super::run(batch, 0, ports, |frame, packet| usual(frame, packet, tables, context))
+}
+
 /// Wraps the usual ones of the picked packets, and adds the others to the second list.
 #[inline(never)]
 pub(crate) fn batch<F: Frame>(
@@ -79,46 +90,60 @@ fn usual(
     tables: Tables<'_>,
     context: &Context<'_>,
 ) -> Option<u16> {
-    const ADDED: u16 = ipv4::HEADER_LEN as u16;
-    let destination = tables.destinations.get(packet.destination as usize)?;
-    let tunnel = destination.tunnel.as_deref()?;
-    let template = tunnel.template.as_ref()?;
-    let hop = tables.hops.get(destination.next_hop as usize)?;
-    let counters = tables.counters.get(packet.destination as usize)?;
-    let mac = hop.cell.mac_word()?;
     let policies = &context.snapshot.policies;
-    let (ip_len, mtu) = (packet.layout.ip_len(), hop.mtu.min(tunnel.path.get(context.now)));
     if !is_plain(packet)
         || packet.role != Role::Client
-        || mtu < LEAST_V4 + ADDED
-        || ip_len > mtu - ADDED
         || (policies.clamp_mss && packet.layout.event & tcp::SYN != 0)
     {
         return None;
     }
-    // Ethernet header, IPv4 header up to its addresses.
-    let bytes = frame.data().first_chunk::<26>()?;
-    let (tos, flags, ttl) = (bytes[15], bytes[20], bytes[22]);
-    if ttl <= 1 || frame.headroom() < usize::from(ADDED) {
+    let destination = tables.destinations.get(packet.destination as usize)?;
+    let tunnel = destination.tunnel.as_deref()?;
+    let hop = tables.hops.get(destination.next_hop as usize)?;
+    let (ip_len, mtu) = (packet.layout.ip_len(), hop.mtu.min(tunnel.path.get(context.now)));
+    if mtu < LEAST_V4 + ADDED || ip_len > mtu - ADDED {
         return None;
     }
-    frame.truncate(usize::from(packet.layout.end));
-    frame.prepend(usize::from(ADDED))?;
+    let counters = tables.counters.get(packet.destination as usize)?;
+    if !wrap(frame, (tunnel, hop), packet.layout.end, policies.pmtu_disc) {
+        return None;
+    }
+    counters.count(false, ip_len);
+    packet.verdict = Verdict::Forward(hop.port);
+    Some(hop.port)
+}
+
+/// Puts the outer header in front of a packet that ends at `end`, and the addresses of the hop before it; false, and no
+/// change, if it must not live on, there is no room, or the neighbour is not known. Not inlined: it needs the registers.
+#[inline(never)]
+fn wrap(frame: &mut impl Frame, (tunnel, hop): (&Tunnel, &NextHop), end: u16, pmtu_disc: bool) -> bool {
+    // Ethernet header, IPv4 header up to its addresses.
+    let Some(bytes) = frame.data().first_chunk::<26>() else { return false };
+    let (tos, flags, ttl) = (bytes[15], bytes[20], bytes[22]);
+    let (Some(template), Some(mac)) = (tunnel.template.as_ref(), hop.cell.mac_word()) else { return false };
+    if ttl <= 1 || frame.headroom() < usize::from(ADDED) {
+        return false;
+    }
+    frame.truncate(usize::from(end));
+    frame.prepend(usize::from(ADDED));
     // Another IPv4 header between.
-    let bytes = frame.data_mut().first_chunk_mut::<46>()?;
-    let dont_fragment = policies.pmtu_disc && flags & (ipv4::DONT_FRAGMENT >> 8) as u8 != 0;
-    let marks = tunnel.marks(dont_fragment);
-    let (first, second, third) = template.header(outer_class(tos), ip_len + ADDED, marks, ttl - 1);
+    let Some(bytes) = frame.data_mut().first_chunk_mut::<46>() else { return false };
+    let dont_fragment = pmtu_disc && flags & (ipv4::DONT_FRAGMENT >> 8) as u8 != 0;
+    let outer_len = end - ethernet::HEADER_LEN as u16 + ADDED;
+    let (first, second, third) =
+        template.header(outer_class(tos), outer_len, tunnel.marks(dont_fragment), ttl - 1);
     let (head, inner) = bytes.split_at_mut(34);
-    checksum::lower_ttl(inner.first_chunk_mut()?);
-    ethernet::set_words(head.first_chunk_mut()?, mac, hop.source);
+    if let Some(inner) = inner.first_chunk_mut() {
+        checksum::lower_ttl(inner);
+    }
+    if let Some(addresses) = head.first_chunk_mut() {
+        ethernet::set_words(addresses, mac, hop.source);
+    }
     head[12..14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
     head[14..22].copy_from_slice(&first.to_le_bytes());
     head[22..26].copy_from_slice(&second.to_le_bytes());
     head[26..34].copy_from_slice(&third.to_le_bytes());
-    counters.count(false, ip_len);
-    packet.verdict = Verdict::Forward(hop.port);
-    Some(hop.port)
+    true
 }
 
 #[cfg(test)]

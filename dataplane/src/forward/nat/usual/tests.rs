@@ -86,13 +86,33 @@ fn case() -> impl Strategy<Value = Case> {
     let known = prop::bool::weighted(0.95);
     (frame(), any::<bool>(), (family, address(), port()), service, mtu, known).prop_filter_map(
         "the director drops it before",
-        |(frame, is_answer, (v6, address, port), service, mtu, known)| {
-            let layout = parse::frame(&frame, D0, &mut Keys::default()).ok()?;
+        |(mut frame, is_answer, (v6, address, port), service, mtu, known)| {
             let address = if v6 { IpAddr::V6(Ipv4Addr::from(address).to_ipv6_mapped()) } else { v4(address) };
             let service = service.map(|(address, port)| (v4(address), port));
+            // A packet of a connection has the end that the connection's key has.
+            let old = if is_answer { Some((address, port)) } else { service };
+            old.into_iter().for_each(|old| set_end(&mut frame, old, is_answer));
+            let layout = parse::frame(&frame, D0, &mut Keys::default()).ok()?;
             Some(Case { frame, layout, is_answer, destination: (address, port), service, mtu, known })
         },
     )
+}
+
+/// Gives a frame without a VLAN tag its source, or its destination, unless its port is to stay.
+fn set_end(frame: &mut [u8], (address, port): (IpAddr, u16), is_source: bool) {
+    let IpAddr::V4(address) = address else { return };
+    if frame[12..14] != [8, 0] {
+        return;
+    }
+    let len = usize::from(frame[14] & 15) * 4;
+    let (address_at, port_at) = if is_source { (26, 14 + len) } else { (30, 16 + len) };
+    frame[address_at..address_at + 4].copy_from_slice(&address.octets());
+    if port != 0 {
+        frame[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
+    }
+    frame[24..26].fill(0);
+    let sum = checksum::of(&frame[14..14 + len]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// A director with one destination: the hop to it is number 0, that of answers number 1.
@@ -171,8 +191,10 @@ fn is_usual(case: &Case) -> bool {
         && len <= usize::from(case.mtu)
         && ip[8] > 1
         && case.known
-        && (case.destination.0.is_ipv4() || case.is_answer)
-        && (case.service.is_some() || !case.is_answer)
+        && match case.is_answer {
+            true => case.service.is_some_and(|(address, _)| !address.is_unspecified()),
+            false => case.destination.0.is_ipv4() && !case.destination.0.is_unspecified(),
+        }
         && case.layout.kind == Kind::Flow
 }
 
@@ -183,7 +205,16 @@ proptest! {
     fn a_usual_packet_is_translated_as_any_other_is(case in case()) {
         let snapshot = snapshot(&case);
         let fast = outcome(&case, &snapshot, |frame, packet, context| {
-            let port = usual(frame, packet, Tables::of(context))?;
+            let tables = Tables::of(context);
+            let ends = context.snapshot.destinations[0].ends.0;
+            let same_for_all = |end: NewEnd| end.address != [0, 0] && end.port != 0;
+            let port = match usual(frame, packet, tables) {
+                Some(port) => {
+                    assert!(ends.into_iter().all(same_for_all));
+                    port
+                }
+                None => unusual_end(frame, packet, tables, context)?,
+            };
             assert_eq!(packet.verdict, Verdict::Forward(port));
             Some(packet.verdict)
         });
