@@ -1,6 +1,8 @@
-//! The index of a table: its buckets, as many as a power of two.
+//! The index of a table: its buckets, as many as are asked for, so that what a connection costs and how fast it is found do not
+//! depend on how near the capacity is to a power of two.
 //!
-//! Invariant of the unsafe code: there are `mask + 1` buckets, so that every number has one once it is masked.
+//! Invariant of the unsafe code: a hash is scaled to a number below that of the buckets (Lemire, "Fast random integer
+//! generation in an interval", 2019), which does not change.
 #![allow(unsafe_code)]
 
 use super::simd::Tags;
@@ -27,36 +29,63 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 /// See the module.
 pub(super) struct Buckets {
     all: HugeSlice<Bucket>,
-    mask: usize,
+    /// How many there are: an even number.
+    count: u64,
 }
 
 impl Buckets {
-    /// At least so many, all free.
+    /// At least so many, fewer than 2^31, all free.
     pub(super) fn new(at_least: usize, memory: &Options) -> Result<Self, Error> {
-        let count = at_least.next_power_of_two();
-        Ok(Self { all: HugeSlice::zeroed("connection index", count, memory)?, mask: count - 1 })
+        let count = at_least.clamp(1, (1 << 31) - 1).next_multiple_of(2);
+        let all = HugeSlice::zeroed("connection index", count, memory)?;
+        Ok(Self { all, count: count as u64 })
     }
 
-    /// One less than there are.
+    /// The number of the first bucket of a key with that hash.
     #[inline(always)]
-    pub(super) fn mask(&self) -> usize {
-        self.mask
+    pub(super) fn first(&self, hash: u64) -> usize {
+        self.scaled(hash)
     }
 
-    /// The bucket of a number, of which only as many bits count as there are buckets for.
+    /// The other bucket of a key with that tag that has this one. Its own inverse, and never the same: of the sum of both,
+    /// which is odd, the tag alone decides.
+    #[inline]
+    pub(super) fn other(&self, number: usize, tag: u16) -> usize {
+        let sum = self.scaled(u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1;
+        if sum >= number { sum - number } else { sum + self.all.len() - number }
+    }
+
+    /// 64 bits, of which the upper ones count, scaled to the number of buckets.
     #[inline(always)]
+    fn scaled(&self, bits: u64) -> usize {
+        // The product of two words of 64 bits, divided by 2^64, is less than either.
+        ((u128::from(bits) * u128::from(self.count)) >> 64) as usize
+    }
+
+    /// The first bucket of a key with that hash.
+    #[inline(always)]
+    pub(super) fn of(&self, hash: u64) -> &Bucket {
+        debug_assert!(self.count as usize == self.all.len(), "see the head");
+        // SAFETY: see `scaled` and the head.
+        unsafe { self.all.get_unchecked(self.first(hash)) }
+    }
+
+    /// The bucket with that number.
+    #[inline]
     pub(super) fn at(&self, number: usize) -> &Bucket {
-        debug_assert!(self.mask + 1 == self.all.len(), "see the head");
-        // SAFETY: a masked number is at most `mask`, which is the last bucket's.
-        unsafe { self.all.get_unchecked(number & self.mask) }
+        &self.all[number]
     }
 
     /// See [`Buckets::at`].
-    #[inline(always)]
+    #[inline]
     pub(super) fn at_mut(&mut self, number: usize) -> &mut Bucket {
-        let number = number & self.mask;
-        // SAFETY: as in `at`.
-        unsafe { self.all.get_unchecked_mut(number) }
+        &mut self.all[number]
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 
     pub(super) fn report(&self) -> &Report {

@@ -5,7 +5,8 @@
 //! two candidate buckets; it goes into the first unless that is full, so that nearly every lookup touches one bucket and
 //! one entry; a bucket counts those of its keys that are in their second one, so that a key that is nowhere is seldom looked
 //! for there. The second bucket follows from the first and the tag, so entries can be moved between their buckets without
-//! reading them. At most three quarters of the index are used, which leaves room for every key (a test fills it).
+//! reading them. At most nine sixteenths of the index are used, so that few keys are not in their first bucket; three quarters
+//! leave room for every key (a test fills it).
 //!
 //! A lookup is three steps, each made for a whole batch before the next begins, so that the memory misses of a batch
 //! overlap: [`Table::start`], [`Table::probe`], [`Table::confirm`].
@@ -24,8 +25,8 @@ pub(crate) use simd::{alike, prefetch};
 /// No entry.
 pub const NONE: u32 = u32::MAX;
 
-/// Connections for each bucket at most, on average.
-const FILL: usize = 6;
+/// Connections for two buckets at most, on average.
+const FILL: usize = 9;
 
 /// Whose packets an entry is for. A connection whose both sides pass the director has two entries, which know each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
@@ -137,7 +138,7 @@ impl<K: Key> Table<K> {
         // Two odd words with no simple relation, so that neither factor of a key's hash is known.
         let secret = [splitmix(seed) | 1, splitmix(seed ^ 0x5851_f42d_4c95_7f2d) | 1];
         Ok(Self {
-            buckets: Buckets::new(capacity.div_ceil(FILL), memory)?,
+            buckets: Buckets::new((2 * capacity).div_ceil(FILL), memory)?,
             entries: HugeSlice::zeroed("connection entries", capacity, memory)?,
             secret,
             free: NONE,
@@ -188,18 +189,18 @@ impl<K: Key> Table<K> {
     /// Starts to bring the bucket of a key near.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        prefetch(self.buckets.at(hash as usize));
+        prefetch(self.buckets.of(hash));
     }
 
     /// Step 2: the entry that is probably the key's, on its way near; [`NONE`] if it can only be in the second bucket, which
     /// is on its way then, or nowhere.
     #[inline]
     pub fn probe(&self, hash: u64) -> u32 {
-        let bucket = self.buckets.at(hash as usize);
+        let bucket = self.buckets.of(hash);
         let found = simd::matches(&bucket.tags, hash);
         if found == 0 {
             if bucket.displaced != 0 {
-                prefetch(self.buckets.at(self.other(self.first(hash), tag(hash))));
+                prefetch(self.buckets.at(self.buckets.other(self.buckets.first(hash), tag(hash))));
             }
             return NONE;
         }
@@ -221,7 +222,7 @@ impl<K: Key> Table<K> {
 
     /// All three steps for one key.
     pub fn find(&self, key: &K, hash: u64) -> Option<u32> {
-        self.find_in(self.first(hash), key, hash).or_else(|| self.find_displaced(key, hash))
+        self.find_in(self.buckets.first(hash), key, hash).or_else(|| self.find_displaced(key, hash))
     }
 
     /// The entry with that number.
@@ -284,7 +285,7 @@ impl<K: Key> Table<K> {
     /// The same, given the hash of the entry's key.
     #[inline]
     pub fn remove_hashed(&mut self, entry: u32, hash: u64) {
-        let first = self.first(hash);
+        let first = self.buckets.first(hash);
         let removed = self.clear(first, entry, hash).is_some() || self.clear_displaced(first, entry, hash);
         debug_assert!(removed, "an entry is in one of its two buckets");
         if removed {
@@ -298,26 +299,14 @@ impl<K: Key> Table<K> {
         }
     }
 
-    #[inline]
-    fn first(&self, hash: u64) -> usize {
-        hash as usize & self.buckets.mask()
-    }
-
-    /// The other bucket of an entry with that tag. Its own inverse.
-    #[inline]
-    fn other(&self, bucket: usize, tag: u16) -> usize {
-        let step = u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        bucket ^ ((step as usize | 1) & self.buckets.mask())
-    }
-
     /// The key's entry, if the key is in its second bucket.
     #[inline]
     fn find_displaced(&self, key: &K, hash: u64) -> Option<u32> {
-        let first = self.first(hash);
+        let first = self.buckets.first(hash);
         if self.buckets.at(first).displaced == 0 {
             return None;
         }
-        self.find_in(self.other(first, tag(hash)), key, hash)
+        self.find_in(self.buckets.other(first, tag(hash)), key, hash)
     }
 
     fn find_in(&self, bucket: usize, key: &K, hash: u64) -> Option<u32> {
@@ -336,10 +325,10 @@ impl<K: Key> Table<K> {
     /// A free place for a new key; makes one by moving an entry to its other bucket if both are full.
     #[inline]
     fn place(&mut self, hash: u64) -> Option<(usize, usize)> {
-        let first = self.first(hash);
+        let first = self.buckets.first(hash);
         match self.room(first) {
             Some(place) => Some((first, place)),
-            None => self.place_elsewhere(first, self.other(first, tag(hash))),
+            None => self.place_elsewhere(first, self.buckets.other(first, tag(hash))),
         }
     }
 
@@ -362,7 +351,7 @@ impl<K: Key> Table<K> {
             let from = self.buckets.at(bucket);
             let (moved_tag, moved, is_guest) =
                 (from.tags.0[place], from.entries[place], from.guests >> place & 1 != 0);
-            let other = self.other(bucket, moved_tag);
+            let other = self.buckets.other(bucket, moved_tag);
             let Some(free) = self.room(other) else { continue };
             let to = self.buckets.at_mut(other);
             (to.tags.0[free], to.entries[free]) = (moved_tag, moved);
@@ -403,7 +392,7 @@ impl<K: Key> Table<K> {
     /// The same in the second bucket of a key whose first one is given.
     #[cold]
     fn clear_displaced(&mut self, first: usize, entry: u32, hash: u64) -> bool {
-        let second = self.other(first, tag(hash));
+        let second = self.buckets.other(first, tag(hash));
         let Some(place) = self.clear(second, entry, hash) else { return false };
         self.buckets.at_mut(second).guests &= !(1 << place);
         self.buckets.at_mut(first).displaced -= 1;
@@ -445,10 +434,11 @@ mod tests {
 
     #[test]
     fn every_entry_can_be_used_at_the_highest_fill() {
-        // 6 of 8 places of each of 4096 buckets: as full as an index can be.
+        // 6 of 8 places of each bucket: more than a table ever uses.
         let capacity = 6 * 4096;
         for seed in 0..4 {
             let mut table = Table::<Key4>::new(capacity, seed, &ordinary()).unwrap();
+            table.buckets = Buckets::new(4096, &ordinary()).unwrap();
             for n in 0..capacity as u32 {
                 assert!(table.insert(&key(n), table.hash(&key(n))).is_ok(), "number {n} with seed {seed}");
             }
@@ -459,7 +449,7 @@ mod tests {
             }
             assert_eq!(table.len(), capacity);
             let displaced = |table: &Table<Key4>| -> (u32, u32) {
-                let buckets = (0..4096).map(|number| table.buckets.at(number));
+                let buckets = (0..table.buckets.len()).map(|number| table.buckets.at(number));
                 buckets.fold((0, 0), |(n, m), b| (n + b.displaced, m + b.guests.count_ones()))
             };
             let (away, guests) = displaced(&table);
@@ -472,6 +462,23 @@ mod tests {
                 table.remove(entry);
             }
             assert_eq!((table.len(), displaced(&table)), (0, (0, 0)));
+        }
+    }
+
+    #[test]
+    fn the_other_bucket_of_the_other_bucket_is_the_first_and_every_size_has_two() {
+        for count in [1, 2, 3, 6, 86, 4096, 233_018] {
+            let buckets = Buckets::new(count, &ordinary()).unwrap();
+            assert!(buckets.len() >= count && buckets.len() <= count + 1);
+            let last = buckets.len() - 1;
+            assert_eq!((buckets.first(0), buckets.first(u64::MAX)), (0, last), "all of them are used");
+            for tag in (0..=u16::MAX).step_by(7) {
+                for number in [0, last / 3, last / 2, last] {
+                    let other = buckets.other(number, tag);
+                    assert!(other <= last && other != number, "{number} of {count} with tag {tag}: {other}");
+                    assert_eq!(buckets.other(other, tag), number, "{number} of {count} with tag {tag}");
+                }
+            }
         }
     }
 

@@ -32,10 +32,10 @@ pub(crate) fn free(tags: &Tags) -> u32 {
     tags.0.iter().enumerate().fold(0, |mask, (i, tag)| mask | u32::from(*tag == 0) << i)
 }
 
-/// The tag of a hash: its upper 16 bits, of which the first is set, so that it is never 0.
+/// The tag of a hash: its lower 16 bits, of which the first is set, so that it is never 0. The upper ones choose the bucket.
 #[inline(always)]
 pub(crate) fn tag(hash: u64) -> u16 {
-    (hash >> 48) as u16 | 0x8000
+    hash as u16 | 0x8000
 }
 
 /// A bit for each of the eight tags that is that of `hash`; bit `i` for tag `i`.
@@ -50,8 +50,8 @@ pub(crate) fn matches(tags: &Tags, hash: u64) -> u32 {
         // SAFETY: SSE2 is part of x86-64; the one load is of 16 bytes behind a reference, aligned to 16.
         let mask = unsafe {
             let tags = _mm_load_si128(std::ptr::from_ref(tags).cast());
-            let upper = _mm_shufflelo_epi16::<0xff>(_mm_cvtsi64_si128(hash as i64));
-            let tag = _mm_or_si128(_mm_unpacklo_epi64(upper, upper), _mm_set1_epi16(i16::MIN));
+            let lower = _mm_shufflelo_epi16::<0>(_mm_cvtsi64_si128(hash as i64));
+            let tag = _mm_or_si128(_mm_unpacklo_epi64(lower, lower), _mm_set1_epi16(i16::MIN));
             let equal = _mm_cmpeq_epi16(tag, tags);
             _mm_movemask_epi8(_mm_packs_epi16(equal, equal))
         };
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn every_equal_tag_sets_its_bit() {
-        let matches = |tags, upper: u16| matches(&Tags(tags), u64::from(upper) << 48 | 0x1234_5678_9abc);
+        let matches = |tags, lower: u16| matches(&Tags(tags), 0x1234_5678_9abc << 16 | u64::from(lower));
         let tags = [0x8007, 1, 0x8007, 0x8002, 7, 0, 0xffff, 0x8007];
         assert_eq!(matches(tags, 0x8007), 0b1000_0101);
         assert_eq!(matches(tags, 7), 0b1000_0101, "the first bit of a tag is set");
         assert_eq!(matches(tags, 0xffff), 0b0100_0000);
         assert_eq!((matches(tags, 0), matches([0x8000; 8], 0)), (0, 0xff));
-        assert_eq!((tag(7 << 48), tag(u64::MAX)), (0x8007, 0xffff));
+        assert_eq!((tag(7), tag(u64::MAX)), (0x8007, 0xffff));
         assert_eq!((free(&Tags(tags)), free(&Tags([0; 8]))), (0b0010_0000, 0xff));
     }
 }
