@@ -269,6 +269,10 @@ fn open<'a, K: Asked + BatchKey, F: Frame>(
                 connections.has_no_packet(entry, opening.now, context.snapshot);
             }
             recent.add(hash);
+            if connections.table.get(entry).role == Role::Data {
+                (batch.packets[i].role, batch.packets[i].entry) = (Role::Data, entry);
+                return route::translated(batch, i, connections, context);
+            }
             batch.packets[i].destination = slot;
         }
         Err(TableFull) => give_back((slot, template), batch, i, DropReason::TableFull, context),

@@ -1,6 +1,7 @@
 //! The data connections that FTP sessions spoke of and that nobody has opened yet.
 //!
-//! A session and its data connection may be of two workers, so that all share them: in shards, each behind a lock that is
+//! A session and its data connection may be of two workers, so that all share them, and the times of the last packets of
+//! sessions' data connections, which keep the sessions alive: in shards, each behind a lock that is
 //! held for one question. Only a segment that would open a connection asks, and only while there are any. All memory is taken
 //! at once. Without room the oldest of a shard gives way: its client is answered with a reset, and asks again.
 
@@ -13,7 +14,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -32,6 +33,8 @@ pub struct Expected {
     pub slot: u32,
     /// The generation of that slot.
     pub generation: u32,
+    /// The session's number: see [`Expectations::session`].
+    pub session: u32,
 }
 
 impl Expected {
@@ -59,6 +62,8 @@ pub struct Expectations {
     count: AtomicUsize,
     /// The shard that is looked at next for those whose time is over.
     turn: AtomicUsize,
+    /// When the last packet of a data connection came, by the number of its session.
+    transfers: Box<[AtomicU32]>,
 }
 
 /// Those of a shard, the oldest first, and until when they are expected.
@@ -71,6 +76,7 @@ impl Default for Expectations {
             hasher: DefaultHashBuilder::default(),
             count: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
+            transfers: (0..MAX_EXPECTED).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 }
@@ -132,6 +138,27 @@ impl Expectations {
         self.changed(before, shard.len());
     }
 
+    /// The number of a session, told by its client and its virtual service. Now and then two have the same, so that the
+    /// transfers of one keep both alive.
+    pub fn session(&self, client: SocketAddr, virtual_service: SocketAddr) -> u32 {
+        // Of that many at most.
+        (self.hasher.hash_one((client, virtual_service)) % self.transfers.len() as u64) as u32
+    }
+
+    /// Notes a packet of a data connection of the session with that number.
+    pub fn transfers(&self, session: u32, now: Ticks) {
+        if let Some(last) = self.transfers.get(session as usize)
+            && last.load(Relaxed) != now.0
+        {
+            last.store(now.0, Relaxed);
+        }
+    }
+
+    /// When the last one came; long ago if there was none.
+    pub fn last_transfer(&self, session: u32) -> Ticks {
+        Ticks(self.transfers.get(session as usize).map_or(0, |last| last.load(Relaxed)))
+    }
+
     fn changed(&self, before: usize, after: usize) {
         if after > before {
             self.count.fetch_add(after - before, Relaxed);
@@ -175,6 +202,7 @@ mod tests {
             server: SocketAddr::new([192, 168, 50, 11].into(), port),
             slot: 3,
             generation: 4,
+            session: 5,
         }
     }
 
@@ -205,6 +233,7 @@ mod tests {
             server: at("192.168.50.11:20"),
             slot: 3,
             generation: 4,
+            session: 5,
         };
         all.add(active, (NOW, LIVES));
         assert_eq!(all.take(at("192.168.50.11:2020"), at("10.0.0.2:50000"), NOW), None);

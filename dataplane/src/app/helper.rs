@@ -57,6 +57,7 @@ impl Session<'_> {
             server: SocketAddr::new(server, at_server),
             slot: self.slot,
             generation: self.destination.generation,
+            session: snapshot.expectations.session(self.client, self.virtual_service),
         };
         let timeouts = self.destination.timeouts.as_deref().unwrap_or(&snapshot.timeouts);
         snapshot.expectations.add(expected, (now, timeouts.tcp[TcpState::Listen as usize]));
@@ -214,7 +215,7 @@ pub(crate) fn expected<K: Asked + BatchKey, F: Frame>(
     }
     let created = connections.create_data(
         (&made, &answers),
-        (expected.slot, expected.opener),
+        (expected.slot, expected.opener, expected.session),
         (layout.event, layout.ip_len()),
         now,
         (snapshot, &context.shared.stats),

@@ -112,7 +112,7 @@ impl<K: Key> Connections<K> {
             let entry = self.defences.at;
             self.defences.at += 1;
             let Some(found) = self.live(entry).copied() else { continue };
-            let silent = now.since(self.last_seen(entry, now)).0 >= SILENT.0;
+            let silent = now.since(self.last_seen(entry, now, snapshot)).0 >= SILENT.0;
             if is_dropped(&found, silent, &mut self.defences.until) {
                 self.end(entry, now, snapshot);
                 stats.connections_evicted.add(1);

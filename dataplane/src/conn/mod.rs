@@ -348,17 +348,22 @@ impl<K: Key> Connections<K> {
 
     /// How long a connection lives on if no packet comes. `entry` is its own.
     pub fn remaining(&self, entry: u32, now: Ticks, snapshot: &Snapshot) -> Ticks {
-        let seen = self.last_seen(entry, now);
+        let seen = self.last_seen(entry, now, snapshot);
         Ticks(timeout(self.table.get(entry), snapshot).0.saturating_sub(now.since(seen).0))
     }
 
-    /// When the last packet of either direction came.
-    fn last_seen(&self, entry: u32, now: Ticks) -> Ticks {
+    /// When the last packet of either direction came; of an FTP session, also of its data connections: the original keeps it
+    /// as long as it has some.
+    fn last_seen(&self, entry: u32, now: Ticks, snapshot: &Snapshot) -> Ticks {
         let entry = self.table.get(entry);
-        match self.table.entries.get(entry.peer as usize) {
-            Some(peer) if now.since(peer.last_seen).0 < now.since(entry.last_seen).0 => peer.last_seen,
-            _ => entry.last_seen,
+        let later = |a: Ticks, b: Ticks| if now.since(b).0 < now.since(a).0 { b } else { a };
+        let peer = self.table.entries.get(entry.peer as usize);
+        let seen = peer.map_or(entry.last_seen, |peer| later(entry.last_seen, peer.last_seen));
+        if entry.role != Role::Control {
+            return seen;
         }
+        let number = snapshot.expectations.session(entry.key.client(), entry.key.virtual_service());
+        later(seen, snapshot.expectations.last_transfer(number))
     }
 
     /// The connection whose own entry has that number, if it is one.
@@ -396,7 +401,7 @@ impl<K: Key> Connections<K> {
         match half_open_queue(listed, snapshot) {
             Some(queue) => self.wheel.enqueue(&mut self.table.entries, queue, entry),
             None => {
-                let deadline = self.last_seen(entry, now).plus(timeout(listed, snapshot));
+                let deadline = self.last_seen(entry, now, snapshot).plus(timeout(listed, snapshot));
                 self.wheel.arm(&mut self.table.entries, entry, deadline, now);
             }
         }

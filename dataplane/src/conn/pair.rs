@@ -41,13 +41,19 @@ impl<K: Key> Connections<K> {
         surroundings: (&Snapshot, &WorkerStats),
     ) -> Result<(), TableFull> {
         let made = *self.table.get(entry);
-        let answers = made.key.turned().with_source_address(destination.address, destination.port);
-        let is_ftp =
-            made.key.protocol() == protocol::TCP && made.key.virtual_service().port() == ftp::CONTROL_PORT;
-        let role = if is_ftp { Role::ControlAnswers } else { Role::Server };
-        let added = answers.is_some_and(|answers| self.add_peer((entry, made), &answers, role, now));
-        if is_ftp {
-            self.table.get_mut(entry).role = Role::Control;
+        let (protocol, port) = (made.key.protocol(), made.key.virtual_service().port());
+        // A persistent FTP service takes its clients' data connections, whose port stays what it is.
+        let is_data =
+            destination.virtual_service.is_some_and(|(_, of)| of == ftp::CONTROL_PORT && of != port);
+        let (role, of_answers, server_port) = match (protocol, port) {
+            (protocol::TCP, ftp::CONTROL_PORT) => (Role::Control, Role::ControlAnswers, destination.port),
+            (protocol::TCP, _) if is_data => (Role::Data, Role::DataAnswers, 0),
+            _ => (Role::Client, Role::Server, destination.port),
+        };
+        let answers = made.key.turned().with_source_address(destination.address, server_port);
+        let added = answers.is_some_and(|answers| self.add_peer((entry, made), &answers, of_answers, now));
+        if role != Role::Client {
+            self.table.get_mut(entry).role = role;
         }
         if added {
             return Ok(());
@@ -131,12 +137,12 @@ impl<K: Key> Connections<K> {
         Ok(entry)
     }
 
-    /// Makes the data connection of an FTP session, with the answers `answers`, to the destination in `slot`: the one that its
-    /// session has. As with the original it counts as a connection of its destination, and not as one that was scheduled.
+    /// Makes the data connection of an FTP session of that number, with the answers `answers`, to the destination in `slot`: the
+    /// one that its session has. As with the original it counts as a connection of its destination, and not as one that was scheduled.
     pub fn create_data(
         &mut self,
         (key, answers): (&K, &K),
-        (slot, opener): (u32, Opener),
+        (slot, opener, session): (u32, Opener, u32),
         (event, bytes): (u8, u16),
         now: Ticks,
         (snapshot, stats): (&Snapshot, &WorkerStats),
@@ -166,10 +172,19 @@ impl<K: Key> Connections<K> {
             self.end(entry, now, snapshot);
             return Err(TableFull);
         }
-        let from = if opener == Opener::Client { entry } else { self.table.get(entry).peer };
+        let peer = self.table.get(entry).peer;
+        self.table.get_mut(peer).prev = session;
+        let from = if opener == Opener::Client { entry } else { peer };
         self.table.get_mut(from).count(bytes);
         stats.connections_created.add(1);
         Ok(from)
+    }
+
+    /// The number of the session that a data connection is of, of whose entries this is one; [`NONE`] if none spoke of it.
+    pub fn session_of(&self, entry: u32) -> u32 {
+        let found = self.table.get(entry);
+        let answers = if found.role == Role::Data { self.table.get(found.peer) } else { found };
+        answers.prev
     }
 
     /// The key of the packets that the peer of an entry is for, turned round: what a packet of the entry becomes.

@@ -47,7 +47,7 @@ impl<K: Key> Connections<K> {
                 self.end(entry, now, snapshot);
                 continue;
             }
-            let deadline = self.last_seen(entry, now).plus(timeout(found, snapshot));
+            let deadline = self.last_seen(entry, now, snapshot).plus(timeout(found, snapshot));
             let is_queued = Wheel::is_half_open(found) || half_open_queue(found, snapshot).is_some();
             if !is_queued && self.wheel.is_armed_after(found, deadline) {
                 self.wheel.unlink(&mut self.table.entries, entry);

@@ -146,11 +146,12 @@ pub(crate) fn translated<K: Asked + BatchKey, F: Frame>(
         return batch.packets[i].drop(DropReason::DestinationRemoved);
     };
     let pair = |socket: SocketAddr| (socket.ip(), socket.port());
-    if let Role::Data | Role::DataAnswers = role
-        && let Some(counters) =
-            context.shared.stats.destinations.get(connections.table.get(entry).destination as usize)
-    {
-        counters.count(role == Role::DataAnswers, layout.ip_len());
+    if let Role::Data | Role::DataAnswers = role {
+        let slot = connections.table.get(entry).destination;
+        if let Some(counters) = context.shared.stats.destinations.get(slot as usize) {
+            counters.count(role == Role::DataAnswers, layout.ip_len());
+        }
+        context.snapshot.expectations.transfers(connections.session_of(entry), context.now.ticks());
     }
     let (change, towards) = match role {
         Role::Inbound | Role::Data => {

@@ -2,10 +2,12 @@
 
 use crate::support::{
     Lab, Plan, Size, TCP,
-    frames::{ACK, C0, D0, D1, FIN, PSH, R2, SYN, Segment, ethernet, tcp},
+    frames::{ACK, C0, D0, D1, FIN, PSH, R1, R2, SYN, Segment, ethernet, tcp},
 };
 use pointsman_dataplane::{
     scheduler::Kind,
+    snapshot::Persistence,
+    time::Ticks,
     verdict::{Answer, DropReason},
 };
 
@@ -277,6 +279,81 @@ fn a_data_connection_ends_as_any_other() {
     session.lab.run(900_000);
     assert_eq!((session.lab.connections(), session.lab.counts(1)), (0, (0, 0)));
     session.is_done();
+}
+
+#[test]
+fn a_session_outlives_a_transfer_of_any_length() {
+    for workers in [1, 2, 3] {
+        let mut session = Session::new(workers);
+        session.client_says((1001, 5012), "PASV\r\n", 5012);
+        session.server_says((5012, 1007), WAITS, 5012, HEARD);
+        let (client, at, server) = ("10.0.0.2:3001", "10.0.0.100:40000", "192.168.50.12:40000");
+        session.passive(client, at, server);
+        // The time of an established connection is 15 minutes; the client sends, or the server, but not in the session.
+        for n in 0..4 {
+            session.lab.run(600_000);
+            match n % 2 {
+                0 => session.there((client, at), (client, server), |segment| segment.seq(9000, 301).len(700)),
+                _ => session.back((server, client), (at, client), |segment| segment.seq(301, 9700).len(9)),
+            }
+        }
+        session.lab.run(600_000);
+        session.server_says((5063, 1007), "226 done\r\n", 5060, "226 done\r\n");
+        // Nobody says anything any more.
+        session.lab.run(901_000);
+        assert_eq!(session.lab.connections(), 0, "{workers} workers");
+        session.is_done();
+    }
+}
+
+/// Persistent FTP services of two addresses, with the same server.
+fn persistent() -> Lab {
+    let mut plan = Plan::new().service("10.0.0.100:21", TCP, Kind::Rr, 1).natted(0, 21);
+    plan = plan.service("10.0.0.101:21", TCP, Kind::Rr, 1).natted(1, 21);
+    for service in &mut plan.services {
+        let timeout = Ticks::from_secs(300);
+        service.persistence = Some(Persistence { timeout, prefix: 32, by_call: false });
+    }
+    let address = plan.slots[0].address;
+    plan.slots[1].address = address;
+    Lab::new(plan)
+}
+
+#[test]
+fn the_data_of_a_persistent_service_keeps_its_port_without_a_word_of_the_session() {
+    let mut lab = persistent();
+    let mut passes = |ends: (&str, &str), expected: (&str, &str), set: u8| {
+        let out = lab.send(&[flags(tcp(ends.0, ends.1, ACK), set).frame()]);
+        assert_eq!(out, [ethernet(R1, D1, &with_ttl(&flags(tcp(expected.0, expected.1, ACK), set), 63))]);
+    };
+    passes(("10.0.0.2:2001", "10.0.0.100:21"), ("10.0.0.2:2001", "192.168.50.11:21"), SYN);
+    let (client, at, server) = ("10.0.0.2:3001", "10.0.0.100:40000", "192.168.50.11:40000");
+    passes((client, at), (client, server), SYN);
+    let back = lab.send_by(1, &[ethernet(D1, R1, &tcp(server, client, SYN | ACK).packet())]);
+    assert_eq!(back, [ethernet(C0, D0, &with_ttl(&tcp(at, client, SYN | ACK), 63))]);
+    let out = lab.send(&[tcp(client, at, ACK).len(700).frame()]);
+    assert_eq!(out, [ethernet(R1, D1, &with_ttl(&tcp(client, server, ACK).len(700), 63))]);
+    let listed = lab.listed();
+    assert!(listed.contains(&format!("TCP 15:00 ESTABLISHED {client} {at} {server}")), "{listed:?}");
+    // A connection and its data, both scheduled; two packets and one in, one out.
+    assert_eq!((lab.counts(0), lab.traffic(0).0), ((2, 0), 2));
+    lab.assert_accounted(0);
+    assert_eq!(lab.all_drops(), []);
+}
+
+#[test]
+fn a_data_connection_whose_answers_are_anothers_goes_nowhere() {
+    let mut lab = persistent();
+    let client = "10.0.0.2:3001";
+    for at in ["10.0.0.100:40000", "10.0.0.101:40000"] {
+        assert_eq!(lab.send(&[tcp(client, at, SYN).frame()]).len(), 1, "{at}");
+    }
+    // No server could tell them apart: the answers are the younger one's.
+    let back = lab.send_by(1, &[ethernet(D1, R1, &tcp("192.168.50.11:40000", client, SYN | ACK).packet())]);
+    assert_eq!(back, [ethernet(C0, D0, &with_ttl(&tcp("10.0.0.101:40000", client, SYN | ACK), 63))]);
+    assert!(lab.send(&[tcp(client, "10.0.0.100:40000", ACK).frame()]).is_empty());
+    assert_eq!(lab.all_drops(), [(DropReason::DestinationRemoved, 1)]);
+    lab.assert_accounted(0);
 }
 
 #[test]

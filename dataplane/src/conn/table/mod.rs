@@ -74,7 +74,8 @@ pub struct Entry<K> {
     /// When its last packet came.
     pub last_seen: Ticks,
     /// Neighbours in the list that it is in; `next` also links free entries. Of an entry for answers, which is in no list:
-    /// the next hop of the last one and the generation of the snapshot that said so.
+    /// the next hop of the last one and the generation of the snapshot that said so; of the answers of an FTP data connection,
+    /// in `prev`, the number of its session.
     pub(super) prev: u32,
     pub(super) next: u32,
     /// The list that it is in; 0: free.
