@@ -14,7 +14,7 @@ use crate::{
         validate,
     },
     counters::{Accounts, Shown, counted},
-    kernel::Network,
+    kernel::{self, Network},
     local::Local,
     refusal::{Code, Refusal},
     workers::Handle,
@@ -392,6 +392,17 @@ impl Control {
     pub async fn begin_local(&self) -> Result<(), Error> {
         let state = &mut *self.state.lock().await;
         if state.compiler.local_services().next().is_none() { Ok(()) } else { self.renew(state).await }
+    }
+
+    /// Gives the kernel again what somebody has taken away from it, by what it knows now.
+    pub async fn hold_again(&self, network: &Network) -> Result<(), Error> {
+        let state = &mut *self.state.lock().await;
+        if state.local.stands(&network.host_addresses) {
+            return Ok(());
+        }
+        // That may be older than what was given last.
+        let gone = kernel::addresses().await.is_ok_and(|addresses| state.local.forget_gone(&addresses));
+        if gone { self.renew(state).await } else { Ok(()) }
     }
 
     /// Publishes the configuration in force again.

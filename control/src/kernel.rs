@@ -209,6 +209,14 @@ pub async fn interfaces() -> Result<Vec<String>, Error> {
     Ok(links.iter().filter_map(link_name).map(str::to_owned).collect())
 }
 
+/// The addresses of all interfaces.
+pub async fn addresses() -> Result<Vec<IpAddr>, Error> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
+    let _task = Abort(tokio::spawn(connection));
+    let messages = collect(handle.address().get().execute()).await?;
+    Ok(messages.iter().filter_map(|message| address(&message.attributes)).collect())
+}
+
 /// The first of our addresses, given with the lengths of their prefixes, in whose subnet `address` is.
 pub fn near(own: &[(IpAddr, u8)], address: IpAddr) -> Option<IpAddr> {
     own.iter().find(|(own, len)| contains(*own, *len, address)).map(|(own, _)| *own)

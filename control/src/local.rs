@@ -11,6 +11,7 @@ use crate::{
     exception::{self, Delivery, Tun},
     kernel::{Network, ingress::Ingress, setup},
 };
+use pointsman_dataplane::port::sys::interface::interface;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
@@ -158,6 +159,33 @@ impl Local {
         }
     }
 
+    /// Whether these are all addresses that the kernel was given, and more.
+    pub fn stands(&self, addresses: &[IpAddr]) -> bool {
+        self.held.keys().all(|address| addresses.contains(address))
+    }
+
+    /// Forgets what somebody has taken away from the kernel, whose addresses these are now, and says it: it is to be given
+    /// again. Whether there is anything.
+    pub fn forget_gone(&mut self, addresses: &[IpAddr]) -> bool {
+        let before = self.held.len();
+        self.held.retain(|address, (_, device)| {
+            let is_there = addresses.contains(address);
+            if !is_there {
+                tracing::warn!(
+                    "somebody has taken {address} away from the interface {device}: it is given again"
+                );
+            }
+            is_there
+        });
+        if let Some(Way::Device(_, open)) = &mut self.way
+            && open.as_ref().is_some_and(|device| !device.is_there())
+        {
+            self.held.clear();
+            *open = None;
+        }
+        self.held.len() < before
+    }
+
     /// What the kernel knows without what it has from here: these are no addresses of the machine.
     pub fn without(&self, mut network: Network) -> Network {
         let ours = |address: &IpAddr| self.known.contains(address);
@@ -179,6 +207,10 @@ impl Device {
         let ingress = Ingress::new(&tun.name, devices)
             .map_err(|source| Error::Ingress { table: tun.name.clone(), source })?;
         Ok(Self { index, tun, ingress })
+    }
+
+    fn is_there(&self) -> bool {
+        interface(&self.tun.name).is_ok_and(|facts| facts.index == self.index)
     }
 
     fn keep_off(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {

@@ -38,7 +38,7 @@ impl Lab {
     }
 
     /// nginx on all addresses of the director, IPv6 too, that also takes uploads: `/` is `own`, `/down` 4 MB, and what is
-    /// put to `/up` becomes the file `up`, all in the folder [`OWN`].
+    /// put to `/up` becomes the file `up`, all in `/run/lab/own`.
     pub fn own_server(&self, port: u16) -> Process {
         let text = format!(
             "user root;\ndaemon off;\nmaster_process off;\npid {OWN}/nginx.pid;\n\

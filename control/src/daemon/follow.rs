@@ -90,7 +90,12 @@ pub(super) async fn follow_kernel(
         }
         let before = control.network().await;
         let network = match Network::read(&devices).await {
-            Ok(network) => control.without_local(network).await,
+            Ok(network) => {
+                if let Err(error) = control.hold_again(&network).await {
+                    tracing::warn!("what the kernel has lost was not given again: {error}");
+                }
+                control.without_local(network).await
+            }
             Err(kernel::Error::NoDevice { device, .. }) => before.without(|port| port.device == device),
             Err(error) => {
                 tracing::warn!("a change in the kernel was not taken over: {error}");

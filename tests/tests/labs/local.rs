@@ -140,3 +140,28 @@ fn a_director_without_the_rights_for_it_says_so_serves_others_and_counts_what_it
     let stats = pointsman("stats");
     assert!(stats.contains("method_pending"), "{stats}");
 }
+
+#[test]
+fn what_somebody_takes_away_from_the_kernel_is_given_again() {
+    let cluster = Cluster::new(1);
+    let lab = &cluster.lab;
+    cluster.add(VIP, &[WEB1[0], OWN[0]]);
+    assert_eq!(cluster.pages(VIP, 4), ["own", "web_1", "own", "web_1"]);
+    for (taken, line) in [
+        ("the address", format!("ip address del {VIP}/32 dev pointsman0")),
+        ("the interface", "ip link del pointsman0".to_owned()),
+    ] {
+        let before = lab.ok("director", "ip -o link show pointsman0");
+        lab.ok("director", &line);
+        wait_until(&format!("{taken} is there again"), 10, || cluster.device().contains(VIP));
+        assert_eq!(lab.ok("director", "ip -o link show pointsman0") == before, taken == "the address");
+        assert_eq!(cluster.pages(VIP, 4), ["own", "web_1", "own", "web_1"], "without {taken}");
+        assert!(cluster.rules().contains(VIP), "{}", cluster.rules());
+    }
+    let log = cluster.director.process.log();
+    assert_eq!(
+        log.matches("has taken 192.168.10.100 away from the interface pointsman0").count(),
+        2,
+        "{log}"
+    );
+}
