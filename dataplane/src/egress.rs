@@ -1,9 +1,9 @@
 //! Stage 5: next hop, neighbour, port. Frames for a neighbour that has not answered yet wait a moment in a bounded queue.
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, Packet},
     exception::WorkerEnd,
-    forward::fragment::Cut,
+    forward::fragment::{Cut, CutOuter, Pieces},
     fragments,
     handoff::Endpoint,
     limits::{BATCH, EXCEPTION_BUDGET, MAX_PORTS, MAX_WAITING, WAITING_MILLIS},
@@ -15,7 +15,10 @@ use crate::{
     wire::ethernet,
 };
 use arrayvec::ArrayVec;
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
 
 /// A frame that waits for its neighbour.
 struct Waiting<F> {
@@ -31,6 +34,8 @@ struct Waiting<F> {
 pub struct Egress<F> {
     out: ArrayVec<Frames<F>, MAX_PORTS>,
     waiting: Vec<Waiting<F>>,
+    /// Tells the fragments of the next outer IPv6 packet from those of others.
+    identification: u32,
     exception: Option<WorkerEnd<F>>,
 }
 
@@ -52,6 +57,8 @@ impl<F: Frame> Egress<F> {
         Self {
             out: (0..ports.min(MAX_PORTS)).map(|_| Frames::new()).collect(),
             waiting: Vec::with_capacity(MAX_WAITING),
+            // Workers begin anywhere, and none where another is: 2^32 packets are many.
+            identification: RandomState::new().hash_one(0) as u32,
             exception,
         }
     }
@@ -98,7 +105,7 @@ impl<F: Frame> Egress<F> {
                 Verdict::Resolve(next_hop) => {
                     forwarded += u64::from(self.send_to(frame, next_hop, ports, at));
                 }
-                Verdict::Cut(next_hop) => match pieces(&frame, packet.layout.l3, next_hop, pool, snapshot) {
+                Verdict::Cut(next_hop) => match self.pieces((&frame, packet), next_hop, pool, at) {
                     Ok(pieces) => {
                         stats.cut.add(pieces.len() as u64 - 1);
                         for piece in pieces {
@@ -135,6 +142,30 @@ impl<F: Frame> Egress<F> {
             }
         }
         stats.forwarded.add(forwarded);
+    }
+
+    /// The fragments of a packet that is too large for its next hop, in frames of their own: all, or none.
+    #[cold]
+    fn pieces(
+        &mut self,
+        (frame, packet): (&F, &Packet),
+        next_hop: u32,
+        pool: &mut F::Pool,
+        (now, snapshot, _): (Nanos, &Snapshot, &WorkerStats),
+    ) -> Result<Frames<F>, DropReason> {
+        let mtu = snapshot.hop(next_hop).ok_or(DropReason::NoRoute)?.mtu;
+        let l3 = usize::from(packet.layout.l3);
+        let (link, bytes) = frame.data().split_at_checked(l3).ok_or(DropReason::TooBig)?;
+        if bytes.first().is_some_and(|first| first >> 4 == 4) {
+            return filled(link, &Cut::new(bytes, mtu).ok_or(DropReason::TooBig)?, pool);
+        }
+        // An outer packet: of IPv6 no other is cut.
+        let destination = snapshot.destinations.get(packet.destination as usize);
+        let tunnel = destination.and_then(|destination| destination.tunnel.as_ref());
+        let mtu = tunnel.map_or(mtu, |tunnel| mtu.min(tunnel.path.get(now)));
+        self.identification = self.identification.wrapping_add(1);
+        let cut = CutOuter::new(bytes, mtu, self.identification).ok_or(DropReason::TooBig)?;
+        filled(link, &cut, pool)
     }
 
     /// Puts a frame where its next hop is, or lets it wait. Whether a port was given it.
@@ -295,18 +326,11 @@ impl<F: Frame> Egress<F> {
     }
 }
 
-/// The fragments of a packet that is too large for its next hop, in frames of their own: all, or none.
-#[cold]
-fn pieces<F: Frame>(
-    frame: &F,
-    l3: u16,
-    next_hop: u32,
-    pool: &mut F::Pool,
-    snapshot: &Snapshot,
-) -> Result<Frames<F>, DropReason> {
-    let hop = snapshot.hop(next_hop).ok_or(DropReason::NoRoute)?;
-    let (link, packet) = frame.data().split_at_checked(usize::from(l3)).ok_or(DropReason::TooBig)?;
-    let cut = Cut::new(packet, hop.mtu).filter(|cut| cut.pieces() <= BATCH).ok_or(DropReason::TooBig)?;
+/// The fragments of a packet behind a link-layer header, in frames of their own: all, or none.
+fn filled<F: Frame>(link: &[u8], cut: &impl Pieces, pool: &mut F::Pool) -> Result<Frames<F>, DropReason> {
+    if cut.pieces() > BATCH {
+        return Err(DropReason::TooBig);
+    }
     let mut pieces = Frames::new();
     for n in 0..cut.pieces() {
         let mut piece = pool.alloc().ok_or(DropReason::BufferPoolEmpty)?;

@@ -1,6 +1,10 @@
 //! An IPv4 packet that is larger than the way out carries, and says that it may be, is cut into fragments: RFC 791
 //! sections 3.1 and 3.2. A fragment can be cut further.
 
+mod outer;
+
+pub use outer::CutOuter;
+
 use crate::wire::{checksum, ipv4};
 use arrayvec::ArrayVec;
 
@@ -14,7 +18,20 @@ const COPIED: u8 = 0x80;
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 
-/// How a packet is cut. Its fragments are numbered from 0.
+/// What a packet is cut into. Its fragments are numbered from 0.
+pub trait Pieces {
+    /// How many fragments there are.
+    fn pieces(&self) -> usize;
+
+    /// Bytes of fragment `n`, header included.
+    fn len_of(&self, n: usize) -> usize;
+
+    /// Writes fragment `n` to `out`, which has its length. False, and nothing of use in `out`, if it has not, or the
+    /// fragment would reach beyond what an offset can say.
+    fn write(&self, n: usize, out: &mut [u8]) -> bool;
+}
+
+/// How an IPv4 packet is cut.
 #[derive(Clone, Debug)]
 pub struct Cut<'a> {
     packet: ipv4::Ipv4<'a>,
@@ -46,19 +63,29 @@ impl<'a> Cut<'a> {
         Some(Self { packet, later, data, pieces })
     }
 
-    /// How many fragments there are.
-    pub fn pieces(&self) -> usize {
+    fn header(&self, n: usize) -> &[u8] {
+        if n == 0 { self.packet.header() } else { &self.later }
+    }
+
+    /// The data of fragment `n`, and where in the packet's it begins.
+    fn part(&self, n: usize) -> (usize, &'a [u8]) {
+        let payload = self.packet.payload();
+        let begin = |n: usize| if n == 0 { 0 } else { self.data[0] + (n - 1) * self.data[1] };
+        let end = if n + 1 < self.pieces { begin(n + 1) } else { payload.len() };
+        (begin(n), payload.get(begin(n)..end).unwrap_or_default())
+    }
+}
+
+impl Pieces for Cut<'_> {
+    fn pieces(&self) -> usize {
         self.pieces
     }
 
-    /// Bytes of fragment `n`, header included.
-    pub fn len_of(&self, n: usize) -> usize {
+    fn len_of(&self, n: usize) -> usize {
         self.header(n).len() + self.part(n).1.len()
     }
 
-    /// Writes fragment `n` to `out`, which has its length. False, and nothing of use in `out`, if it has not, or the
-    /// fragment would reach beyond what an offset can say.
-    pub fn write(&self, n: usize, out: &mut [u8]) -> bool {
+    fn write(&self, n: usize, out: &mut [u8]) -> bool {
         let (header, (at, part)) = (self.header(n), self.part(n));
         let offset = usize::from(self.packet.fragment_offset()) + at;
         let Ok(offset) = u16::try_from(offset) else { return false };
@@ -76,18 +103,6 @@ impl<'a> Cut<'a> {
         let sum = checksum::of(front);
         front[10..12].copy_from_slice(&sum.to_be_bytes());
         true
-    }
-
-    fn header(&self, n: usize) -> &[u8] {
-        if n == 0 { self.packet.header() } else { &self.later }
-    }
-
-    /// The data of fragment `n`, and where in the packet's it begins.
-    fn part(&self, n: usize) -> (usize, &'a [u8]) {
-        let payload = self.packet.payload();
-        let begin = |n: usize| if n == 0 { 0 } else { self.data[0] + (n - 1) * self.data[1] };
-        let end = if n + 1 < self.pieces { begin(n + 1) } else { payload.len() };
-        (begin(n), payload.get(begin(n)..end).unwrap_or_default())
     }
 }
 

@@ -290,12 +290,13 @@ fn rewrite(
             if ip_len > mtu && !may_be_cut {
                 return Err(Unusual::TooBig);
             }
-            if ip_len > mtu && destination.address.is_ipv6() {
-                return Err(Unusual::Drop(DropReason::TooBig));
-            }
             let way = (&**tunnel, destination.address);
             let flow = (&packet.layout, packet.hash, mtu);
             tunnel::wrap(frame, flow, way, &context.snapshot.policies).map_err(Unusual::Drop)?;
+            // No router of the path cuts IPv6.
+            if ip_len > mtu && destination.address.is_ipv6() {
+                return Ok(Verdict::Cut(number));
+            }
             len = ip_len.saturating_add(tunnel.overhead());
         }
         _ if ip_len > hop.mtu && !may_be_cut => return Err(Unusual::TooBig),

@@ -361,6 +361,51 @@ fn the_outer_packet_of_a_tunnel_is_fragmented_if_the_inner_may_be() {
 }
 
 #[test]
+fn an_outer_ipv6_packet_is_fragmented_to_what_its_path_carries_if_the_inner_may_be() {
+    // A server of the other family: slot 1 is made for a service of it, and given to the first.
+    let mut plan = Plan::new().service(VIP, TCP, Kind::Rr, 1).service("[fd00:1::100]:80", TCP, Kind::Rr, 1);
+    plan.services.truncate(1);
+    plan.services[0].servers = vec![(1, 1)];
+    let mut lab = Lab::new(plan.tunnelled(1, Encapsulation::Ipip));
+    lab.send(&[segment(1, SYN).frame()]);
+    let large = segment(1, ACK).len(1_441).ip(|ip| ip.fragment = 0);
+    let mut inner = large.packet();
+    inner[8] -= 1;
+    inner[10..12].fill(0);
+    let sum = checksum(&inner[..20]);
+    inner[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut numbers = Vec::new();
+    for mtu in [1_500, 1_280] {
+        let tunnel = lab.plan.slots[1].tunnel.clone().expect("it is behind a tunnel");
+        tunnel.path.learn(mtu, lab.now);
+        let out = lab.send(&[large.frame()]);
+        let (data, at) = (usize::from(mtu) - 48, |n: usize| &out[n][14..]);
+        assert_eq!(
+            out.iter().map(Vec::len).collect::<Vec<_>>(),
+            [14 + 48 + data / 8 * 8, 14 + 48 + 1_481 - data / 8 * 8]
+        );
+        for (n, word) in [1, (data / 8 * 8) as u16].into_iter().enumerate() {
+            assert_eq!(
+                (out[n][..6].to_vec(), &out[n][12..14], at(n)[6]),
+                (R1.to_vec(), &[0x86, 0xdd][..], 44)
+            );
+            assert_eq!(
+                (usize::from(u16::from_be_bytes([at(n)[4], at(n)[5]])), at(n)[40]),
+                (at(n).len() - 40, 4)
+            );
+            assert_eq!(u16::from_be_bytes([at(n)[42], at(n)[43]]), word);
+            numbers.push(at(n)[44..48].to_vec());
+        }
+        assert_eq!([&at(0)[48..], &at(1)[48..]].concat(), inner);
+    }
+    assert!(numbers[0] == numbers[1] && numbers[2] == numbers[3] && numbers[0] != numbers[2], "{numbers:?}");
+    // What must not be fragmented is told to its sender.
+    assert_eq!(lab.send(&[segment(1, ACK).len(1_441).frame()]).len(), 1);
+    assert_eq!((lab.answers(Answer::PacketTooBig), lab.all_drops()), (1, vec![]));
+    lab.assert_accounted(0);
+}
+
+#[test]
 fn fragments_of_ours_wait_for_a_neighbour_and_need_buffers_all_or_none() {
     let mut plan = plan();
     plan.mtu = 68;
