@@ -11,6 +11,7 @@ use self::rules::{marks, own_timeouts, source_nat, timeouts};
 use super::{
     model::{Configuration, Engine, Method, Server, Service, ServiceKey, ServiceTimeouts, Timeouts},
     next_hops::NextHops,
+    published::Published,
     slots::{DestinationKey, Moment, Slot, Slots},
     tunnels::Tunnels,
 };
@@ -47,8 +48,7 @@ pub struct Compiler {
     services: HashMap<ServiceKey, Compiled>,
     /// The destinations by slot, as they are to be next.
     destinations: Vec<Destination>,
-    /// As they were published last.
-    published: Arc<[Destination]>,
+    published: Published,
     tunnels: Tunnels,
     ways: Ways,
     templates: Arc<Templates>,
@@ -113,7 +113,7 @@ impl Compiler {
             next_hops: NextHops::default(),
             services: HashMap::new(),
             destinations: Vec::new(),
-            published: Arc::default(),
+            published: Published::default(),
             tunnels: Tunnels::default(),
             ways: Ways::default(),
             templates: Arc::new(Templates::new(MAX_TEMPLATES)),
@@ -194,19 +194,17 @@ impl Compiler {
         let mut old: Vec<Compiled> =
             difference.ended.iter().filter_map(|key| self.services.remove(key)).collect();
         self.touched = self.slots.take_touched();
-        let mut moved = self.empty_touched();
+        let mut changed = self.empty_touched();
         for service in &difference.changed {
-            let (replaced, other) = self.compile_service(service, steps, at.now);
-            old.extend(replaced);
-            moved |= other;
+            old.extend(self.compile_service(service, steps, at.now, &mut changed));
         }
         if rerouted {
             hops.extend(self.ways.reroute(&self.network, &mut self.next_hops, at.now));
         }
         old.iter().for_each(|old| self.ways.release(&old.nat));
         hops.into_iter().for_each(|hop| self.next_hops.release(hop, at.now));
-        if moved {
-            self.published = self.destinations.iter().cloned().collect();
+        if !changed.is_empty() {
+            self.published.publish(&self.destinations, changed);
             self.tunnels.keep(&self.destinations);
         }
         let (services, service_index) = self.services_of(configuration);
@@ -222,7 +220,7 @@ impl Compiler {
             policies: configuration.policies,
             services,
             service_index,
-            destinations: self.published.clone(),
+            destinations: self.published.last(),
             next_hops: self.next_hops.end(),
             templates: self.templates.clone(),
             fragments: self.fragments.clone(),
@@ -301,8 +299,8 @@ impl Compiler {
         old.flat_map(|old| destinations(&old.source)).filter_map(hop).collect()
     }
 
-    /// Makes the destinations of the slots that have changed as if nothing used them; says whether there are any.
-    fn empty_touched(&mut self) -> bool {
+    /// Makes the destinations of the slots that have changed as if nothing used them; returns their numbers.
+    fn empty_touched(&mut self) -> Vec<u32> {
         let slots = self.slots.all();
         let new = slots.get(self.destinations.len()..).unwrap_or_default();
         self.destinations.extend(new.iter().map(empty));
@@ -312,17 +310,17 @@ impl Compiler {
                 *destination = empty(slot);
             }
         }
-        !self.touched.is_empty()
+        self.touched.clone()
     }
 
-    /// Returns what the service was before, and whether a destination has changed besides its slot.
+    /// Returns what the service was before, and adds the destinations that have changed besides their slots.
     fn compile_service(
         &mut self,
         service: &Arc<Service>,
         steps: &Steps,
         now: Nanos,
-    ) -> (Option<Compiled>, bool) {
-        let mut moved = false;
+        changed: &mut Vec<u32>,
+    ) -> Option<Compiled> {
         let mut any_local = false;
         let mut nat = Vec::new();
         let known = self.services.get(&service.key).and_then(|known| known.timeouts.clone());
@@ -359,7 +357,9 @@ impl Compiler {
             let retimed =
                 destination.timeouts.as_ref().map(Arc::as_ptr) != timeouts.as_ref().map(Arc::as_ptr);
             destination.timeouts.clone_from(&timeouts);
-            moved |= rewrapped || retimed || (destination.method, destination.next_hop) != (found.0, found.1);
+            if rewrapped || retimed || (destination.method, destination.next_hop) != (found.0, found.1) {
+                changed.push(number);
+            }
             (destination.method, destination.next_hop, destination.tunnel) = found;
             candidates.push(Candidate {
                 slot: number,
@@ -373,7 +373,7 @@ impl Compiler {
         let scheduler = Scheduler::compile(rule(service), candidates, previous.as_ref());
         self.ways.add(&nat);
         let compiled = Compiled { source: service.clone(), scheduler, local: any_local, nat, timeouts };
-        (self.services.insert(service.key, compiled), moved)
+        self.services.insert(service.key, compiled)
     }
 
     /// A service's scheduler after the steps before the last one.

@@ -7,6 +7,7 @@ pub mod compile;
 pub mod diff;
 pub mod model;
 mod next_hops;
+mod published;
 pub mod slots;
 pub mod toml;
 mod tunnels;
