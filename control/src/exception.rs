@@ -214,20 +214,20 @@ pub struct PortCounters {
 }
 
 impl PortCounters {
-    /// All of them, as `pointsman ports --xstats` shows them.
-    pub fn by_name(&self) -> [(String, u64); 4] {
-        let [given, refused] = self.to_host_by_name();
-        let from =
-            [("exception_from_host", &self.from_host), ("exception_from_host_too_long", &self.too_long)];
-        let [sent, too_long] = from.map(|(name, counter)| (name.to_owned(), counter.get()));
-        [given, refused, sent, too_long]
+    /// Those of the way to the host, as `pointsman ports --xstats` shows them.
+    pub fn to_host(&self) -> [(String, u64); 2] {
+        [("exception_to_host", &self.to_host), ("exception_to_host_refused", &self.refused)].map(shown)
     }
 
-    /// Those of the way to the host: of a port that it sees itself it sends by itself.
-    pub fn to_host_by_name(&self) -> [(String, u64); 2] {
-        [("exception_to_host", &self.to_host), ("exception_to_host_refused", &self.refused)]
-            .map(|(name, counter)| (name.to_owned(), counter.get()))
+    /// Those of the way from it, which sends by itself where it sees the port.
+    pub fn from_host(&self) -> [(String, u64); 2] {
+        [("exception_from_host", &self.from_host), ("exception_from_host_too_long", &self.too_long)]
+            .map(shown)
     }
+}
+
+fn shown((name, counter): (&str, &Counter)) -> (String, u64) {
+    (name.to_owned(), counter.get())
 }
 
 /// The device that takes the packets of all ports which the kernel sees, if there is one.

@@ -145,13 +145,13 @@ impl Source {
                     |file: fs::DirEntry| Some((file.file_name().into_string().ok()?, number(&file.path())?));
                 let mut all: Vec<_> = folder.into_iter().flatten().flatten().filter_map(counter).collect();
                 all.sort_unstable();
-                all.extend(host.to_host_by_name());
+                all.extend(host.to_host());
                 all
             }
             #[cfg(feature = "dpdk")]
             Self::Dpdk { device, host, .. } => {
                 let mut all = device.xstats();
-                all.extend(host.by_name());
+                all.extend(host.to_host().into_iter().chain(host.from_host()));
                 all
             }
         }

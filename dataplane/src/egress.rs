@@ -162,7 +162,7 @@ impl<F: Frame> Egress<F> {
         // An outer packet: of IPv6 no other is cut.
         let destination = snapshot.destinations.get(packet.destination as usize);
         let tunnel = destination.and_then(|destination| destination.tunnel.as_ref());
-        let mtu = tunnel.map_or(mtu, |tunnel| mtu.min(tunnel.path.get(now)));
+        let mtu = tunnel.map_or(mtu, |tunnel| tunnel.outer_mtu(mtu, now));
         self.identification = self.identification.wrapping_add(1);
         let cut = CutOuter::new(bytes, mtu, self.identification).ok_or(DropReason::TooBig)?;
         filled(link, &cut, pool)

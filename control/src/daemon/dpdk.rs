@@ -79,9 +79,6 @@ pub enum Error {
         /// What is wrong, with the remedy.
         source: Box<setup::Error>,
     },
-    /// The thread of the exception path does not start.
-    #[error(transparent)]
-    Exception(#[from] exception::Error),
 }
 
 impl From<dpdk::Error> for Error {
@@ -151,7 +148,7 @@ impl Opened {
         tracing::info!("starting DPDK: {}", dpdk::version());
         check_interfaces(&ports).await?;
         let dpdk = Dpdk::start(&settings).map_err(|error| not_started(error, &settings, &ports))?;
-        let (ends, host) = exception::path(workers, room).map_err(Error::from)?;
+        let (ends, host) = exception::path(workers, room)?;
         let mut queues: Vec<Vec<DpdkPort>> = (0..workers).map(|_| Vec::new()).collect();
         let (mut devices, mut taps) = (Vec::new(), Vec::new());
         for (port, configured) in ports {
@@ -186,7 +183,7 @@ impl Opened {
         reports.retain(|report| !report.purpose.contains("DPDK") || known.insert(report.purpose.clone()));
         let first = crew.handles().first().cloned();
         let wake = move || first.iter().for_each(Handle::wake);
-        let host = exception::start(self.taps.len(), self.taps, self.host, wake).map_err(Error::from)?;
+        let host = exception::start(self.taps.len(), self.taps, self.host, wake)?;
         let counters = host.counters();
         let devices = self.devices.into_iter().zip(&start.ports).zip(counters.iter().cloned());
         let source =

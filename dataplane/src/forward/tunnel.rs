@@ -68,12 +68,17 @@ impl Tunnel {
         }
     }
 
-    /// The largest packet, of IPv6 or of IPv4, that fits into it, over a link of that MTU: the path's may be smaller, and
-    /// was learned. `None` if less is left than the packet's family asks of every link.
+    /// The largest outer packet that its path carries, over a link of that MTU: the path's may be smaller, and was learned.
+    #[inline(always)]
+    pub fn outer_mtu(&self, link: u16, now: Nanos) -> u16 {
+        link.min(self.path.get(now))
+    }
+
+    /// The largest packet, of IPv6 or of IPv4, that fits into it, over a link of that MTU. `None` if less is left than the
+    /// packet's family asks of every link.
     pub fn mtu(&self, link: u16, v6: bool, now: Nanos) -> Option<u16> {
-        let path = link.min(self.path.get(now));
         let least = if v6 { LEAST_V6 } else { LEAST_V4 };
-        path.checked_sub(self.overhead()).filter(|mtu| *mtu >= least)
+        self.outer_mtu(link, now).checked_sub(self.overhead()).filter(|mtu| *mtu >= least)
     }
 }
 

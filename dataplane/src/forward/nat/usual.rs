@@ -106,8 +106,7 @@ pub(crate) fn batch<F: Frame>(
 /// neighbour that is known. Returns the number of the port that it leaves by; `None`, and no change, if it is anything else.
 #[inline(always)]
 fn usual(frame: &mut impl Frame, packet: &mut Packet, tables: Tables<'_>) -> Option<u16> {
-    let destination = tables.destinations.get(packet.destination as usize)?;
-    let hop = if packet.role == Role::Server { packet.hop } else { destination.next_hop };
+    let (destination, hop) = towards(packet, tables)?;
     let hop = tables.hops.get(hop as usize)?;
     let way = Way { port: &hop.port, mtu: &hop.mtu, source: &hop.source, cell: &hop.cell };
     translate(frame, packet, (destination, tables), way, |bytes, new, at| {
@@ -124,13 +123,20 @@ fn unusual_end(
     tables: Tables<'_>,
     context: &Context<'_>,
 ) -> Option<u16> {
-    let destination = tables.destinations.get(packet.destination as usize)?;
-    let hop = if packet.role == Role::Server { packet.hop } else { destination.next_hop };
+    let (destination, hop) = towards(packet, tables)?;
     let hop = context.snapshot.hop(hop)?;
     let way = Way { port: &hop.port, mtu: &hop.mtu, source: &hop.source, cell: hop.cell };
     translate(frame, packet, (destination, tables), way, |bytes, new, at| {
         (new.address != [0, 0]).then(|| readdress(bytes, new, at))
     })
+}
+
+/// The destination of a packet, and the number of the next hop to it, or to its client.
+#[inline(always)]
+fn towards<'a>(packet: &Packet, tables: Tables<'a>) -> Option<(&'a Destination, u32)> {
+    let destination = tables.destinations.get(packet.destination as usize)?;
+    let is_answer = packet.role == Role::Server;
+    Some((destination, if is_answer { packet.hop } else { destination.next_hop }))
 }
 
 /// A next hop, of which nothing is read before it is needed: registers are few here.

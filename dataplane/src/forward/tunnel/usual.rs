@@ -100,7 +100,7 @@ fn usual(
     let destination = tables.destinations.get(packet.destination as usize)?;
     let tunnel = destination.tunnel.as_deref()?;
     let hop = tables.hops.get(destination.next_hop as usize)?;
-    let (ip_len, mtu) = (packet.layout.ip_len(), hop.mtu.min(tunnel.path.get(context.now)));
+    let (ip_len, mtu) = (packet.layout.ip_len(), tunnel.outer_mtu(hop.mtu, context.now));
     if mtu < LEAST_V4 + ADDED || ip_len > mtu - ADDED {
         return None;
     }
