@@ -119,7 +119,7 @@ pub struct Packet {
     pub hop: u32,
     /// Where its parts are.
     pub layout: Layout,
-    /// Of the entry that it was found in.
+    /// Of the entry that it was found in: with a destination, how it gets there.
     pub role: Role,
     /// The table that it is looked up in.
     pub lookup: Lookup,
@@ -141,7 +141,7 @@ impl Packet {
         destination: Self::NOWHERE,
         hop: 0,
         layout: Layout::NEW,
-        role: Role::Client,
+        role: Role::Direct,
         keeps: 0,
         port: 0,
         lookup: Lookup::None,

@@ -29,7 +29,7 @@ use crate::{
     port::Frame,
     rate::TokenBucket,
     scheduler::Opening,
-    snapshot::{Method, Persistence, Presence, Service, Snapshot},
+    snapshot::{Destination, Method, Persistence, Presence, Service, Snapshot},
     time::Nanos,
     verdict::{Answer, DropReason, Verdict},
     wire::{protocol, tcp},
@@ -173,12 +173,12 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
     context: &mut Context<'a>,
 ) {
     let Packet { layout, hash, port, .. } = batch.packets[i];
-    if batch.packets[i].role != Role::Client {
+    if !batch.packets[i].role.is_client() {
         if connections.table.get(batch.packets[i].entry).key == *key {
             return route::by_role(batch, i, connections, context);
         }
         // A packet before it in this batch has taken the place of its connection, which begins anew.
-        batch.packets[i].role = Role::Client;
+        batch.packets[i].role = Role::Direct;
     }
     if layout.kind == Kind::TunnelError {
         let entry = connections.table.find(key, hash).map(|entry| connections.table.get(entry));
@@ -269,14 +269,22 @@ fn open<'a, K: Asked + BatchKey, F: Frame>(
                 connections.has_no_packet(entry, opening.now, context.snapshot);
             }
             recent.add(hash);
-            if connections.table.get(entry).role == Role::Data {
-                (batch.packets[i].role, batch.packets[i].entry) = (Role::Data, entry);
+            let role = connections.table.get(entry).role;
+            if role == Role::Data {
+                (batch.packets[i].role, batch.packets[i].entry) = (role, entry);
                 return route::translated(batch, i, connections, context);
             }
-            batch.packets[i].destination = slot;
+            // The first packet of an FTP session says nothing yet.
+            goes_to(&mut batch.packets[i], slot, if role == Role::Control { Role::Nat } else { role });
         }
         Err(TableFull) => give_back((slot, template), batch, i, DropReason::TableFull, context),
     }
+}
+
+/// Says where a packet goes, and how.
+#[inline]
+fn goes_to(packet: &mut Packet, slot: u32, role: Role) {
+    (packet.destination, packet.role) = (slot, role);
 }
 
 /// Whether packets reach the destination in `slot` by its method.
@@ -315,17 +323,17 @@ fn special<K: Asked, F: Frame>(
         port_unreachable(batch, i, context);
         return None;
     };
-    if !service.one_packet || !runs(slot, context.snapshot) {
+    let destination = context.snapshot.destinations.get(slot as usize);
+    let Some(destination) = destination.filter(|_| service.one_packet && runs(slot, context.snapshot)) else {
         return Some((slot, template));
-    }
+    };
     release(slot, template, context);
     if let Some(counters) = context.shared.stats.destinations.get(slot as usize) {
         counters.connections.add(1);
     }
-    batch.packets[i].destination = slot;
+    goes_to(&mut batch.packets[i], slot, destination.method.into());
     if let Some((datagram, true)) = fragments::datagram(batch.frames[i].data(), &batch.packets[i].layout) {
-        let generation = context.snapshot.destinations.get(slot as usize).map_or(0, |found| found.generation);
-        context.snapshot.fragments.choose(&datagram, (slot, generation));
+        context.snapshot.fragments.choose(&datagram, (slot, destination.generation));
     }
     None
 }
@@ -336,15 +344,14 @@ fn later_fragment<F: Frame>(batch: &mut Batch<F>, i: usize, context: &Context<'_
     let packet = &mut batch.packets[i];
     let chosen = fragments::datagram(batch.frames[i].data(), &packet.layout)
         .and_then(|(datagram, _)| context.snapshot.fragments.chosen(&datagram, context.now));
-    match chosen {
-        Some((slot, generation))
-            if context.snapshot.destinations.get(slot as usize).is_some_and(|found| {
-                found.generation == generation && found.presence == Presence::Present
-            }) =>
-        {
-            packet.destination = slot;
-        }
-        _ => packet.drop(DropReason::FragmentUnmatched),
+    let destination = chosen.and_then(|(slot, generation)| {
+        let is_it =
+            |found: &&Destination| found.generation == generation && found.presence == Presence::Present;
+        Some((slot, context.snapshot.destinations.get(slot as usize).filter(is_it)?))
+    });
+    match destination {
+        Some((slot, destination)) => goes_to(packet, slot, destination.method.into()),
+        None => packet.drop(DropReason::FragmentUnmatched),
     }
 }
 

@@ -136,7 +136,7 @@ fn usual((bytes, good): (&[u8], bool), (tcp, udp): (&[u8; 32], &[u8; 32]), packe
     }
     (packet.layout.l3, packet.layout.l4, packet.layout.end) = (L3, L4, end as u16);
     (packet.layout.kind, packet.layout.v6, packet.layout.multicast) = (Kind::Flow, false, false);
-    (packet.role, packet.lookup) = (Role::Client, Lookup::V4);
+    (packet.role, packet.lookup) = (Role::Direct, Lookup::V4);
     packet.verdict = Verdict::Open;
     true
 }
@@ -195,7 +195,7 @@ fn hand_over<F: Frame>(batch: &mut Batch<F>, snapshot: &Snapshot, worker: u16, w
 #[cold]
 fn unusual(bytes: &[u8], (mac, translates): ([u8; 6], bool), packet: &mut Packet, key6: &mut Key6) {
     let mut keys = Keys::default();
-    (packet.role, packet.lookup) = (Role::Client, Lookup::None);
+    (packet.role, packet.lookup) = (Role::Direct, Lookup::None);
     packet.keeps = 0;
     let layout = match frame(bytes, mac, &mut keys) {
         Err(reason) => return packet.drop(reason),

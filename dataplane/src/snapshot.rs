@@ -186,17 +186,17 @@ pub struct Persistence {
     pub by_call: bool,
 }
 
-/// How packets reach a destination.
+/// How packets reach a destination. In the order of [`crate::conn::table::Role`], so that one is the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// Direct routing: only the MAC addresses change.
     Direct,
-    /// Network address translation.
-    Nat,
     /// IP tunnel.
     Tunnel,
     /// The director itself: packets are the host's as they came (see [`Snapshot::exception_path`]).
     Local,
+    /// Network address translation.
+    Nat,
 }
 
 /// Whether a slot has a destination.

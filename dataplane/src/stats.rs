@@ -227,6 +227,11 @@ impl DestinationShared {
         self.counts.inactive.load(Relaxed)
     }
 
+    /// Whether it has any.
+    pub fn has_connections(&self) -> bool {
+        self.active().wrapping_add(self.inactive()) > 0
+    }
+
     /// Whether the destination has reached its upper threshold and not come down to its lower one since.
     #[inline]
     pub fn overloaded(&self) -> bool {

@@ -385,7 +385,7 @@ fn record<K: Key>(
             let destination = destination_of(found, snapshot)?;
             // A server of every port takes a connection at the port that its client asked for.
             let port = if destination.port == 0 { virtual_service.port() } else { destination.port };
-            (virtual_service, SocketAddr::new(destination.address, port), destination.method)
+            (virtual_service, SocketAddr::new(destination.address, port), found.role.method())
         }
     };
     Some(ConnectionRecord {

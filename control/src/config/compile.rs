@@ -29,7 +29,7 @@ use pointsman_dataplane::{
     limits::{MAX_DESTINATIONS, MAX_FRAGMENTED, MAX_TEMPLATES},
     on_link::OnLink,
     scheduler::{Candidate, Flags, Rule, Scheduler},
-    snapshot::{self, Destination, NextHop, Snapshot},
+    snapshot::{self, Destination, NextHop, Presence, Snapshot},
     stats::DestinationShared,
     time::{Nanos, Ticks},
 };
@@ -48,6 +48,8 @@ pub struct Compiler {
     services: HashMap<ServiceKey, Compiled>,
     /// The destinations by slot, as they are to be next.
     destinations: Vec<Destination>,
+    /// The methods by which each of them may have connections: one keeps that which it was made by.
+    made_by: Vec<Methods>,
     published: Published,
     tunnels: Tunnels,
     ways: Ways,
@@ -69,9 +71,9 @@ pub struct Compiler {
 struct Compiled {
     source: Arc<Service>,
     scheduler: Scheduler,
-    /// Whether the director itself is one of its servers.
+    /// Whether the director itself is one of its servers, or was one and has connections.
     local: bool,
-    /// Its NATed servers.
+    /// Its NATed servers, likewise.
     nat: Vec<snapshot::ServiceKey>,
     /// Those of its connections, if it has some of its own.
     timeouts: Option<Arc<snapshot::Timeouts>>,
@@ -113,6 +115,7 @@ impl Compiler {
             next_hops: NextHops::default(),
             services: HashMap::new(),
             destinations: Vec::new(),
+            made_by: Vec::new(),
             published: Published::default(),
             tunnels: Tunnels::default(),
             ways: Ways::default(),
@@ -304,10 +307,18 @@ impl Compiler {
         let slots = self.slots.all();
         let new = slots.get(self.destinations.len()..).unwrap_or_default();
         self.destinations.extend(new.iter().map(empty));
+        self.made_by.resize(slots.len(), Methods::default());
         for number in &self.touched {
             let number = *number as usize;
             if let (Some(destination), Some(slot)) = (self.destinations.get_mut(number), slots.get(number)) {
-                *destination = empty(slot);
+                // Should it come back, it has its connections again.
+                let keeps = destination.generation == slot.generation
+                    && matches!(slot.presence, Presence::Present | Presence::Removed);
+                let tunnel = destination.tunnel.take().filter(|_| keeps);
+                *destination = Destination { tunnel, ..empty(slot) };
+                if let Some(made_by) = self.made_by.get_mut(number).filter(|_| !keeps) {
+                    *made_by = Methods::default();
+                }
             }
         }
         self.touched.clone()
@@ -321,38 +332,45 @@ impl Compiler {
         now: Nanos,
         changed: &mut Vec<u32>,
     ) -> Option<Compiled> {
-        let mut any_local = false;
-        let mut nat = Vec::new();
+        let (mut local, mut nat) = (false, Vec::new());
         let known = self.services.get(&service.key).and_then(|known| known.timeouts.clone());
         let timeouts = own_timeouts(&self.timeouts, &service.timeouts, known);
         let mut candidates = Vec::with_capacity(service.servers.len());
         for (server, key) in service.servers.iter().zip(destinations(service)) {
             let Some(number) = self.slots.find(&key) else { continue };
-            let Some(destination) = self.destinations.get_mut(number as usize) else { continue };
+            let at = number as usize;
+            let (Some(destination), Some(made_by)) =
+                (self.destinations.get_mut(at), self.made_by.get_mut(at))
+            else {
+                continue;
+            };
             let shared = destination.shared.clone();
             shared.set_thresholds(server.upper_threshold, server.lower_threshold);
+            let is_local = self.host_addresses.contains(&server.address);
+            let method = if is_local { snapshot::Method::Local } else { method(server.method) };
+            let has_connections = shared.has_connections();
+            // A worker may still be making connections by the method before.
+            if destination.method == method && !has_connections {
+                *made_by = Methods::default();
+            }
+            made_by.add(method);
             let known = destination.tunnel.take();
-            let local = self.host_addresses.contains(&server.address);
-            let tunnel = match local {
+            let tunnel = match is_local || !made_by.has(snapshot::Method::Tunnel) {
                 true => None,
                 false => self.tunnels.to(server, &self.network, known.as_ref()),
             };
             let rewrapped = known.as_ref().map(Arc::as_ptr) != tunnel.as_ref().map(Arc::as_ptr);
-            let method = if local { snapshot::Method::Local } else { method(server.method) };
             let next_hop = match (method, &tunnel) {
                 (snapshot::Method::Local, _) => Destination::NO_ROUTE,
                 // Without an address of ours on the way there is none.
                 (snapshot::Method::Tunnel, None) => Destination::NO_ROUTE,
                 _ => self.next_hops.towards(server.address, &self.network, now),
             };
-            if method == snapshot::Method::Nat {
-                let protocol = match service.key {
-                    ServiceKey::Address { protocol, .. } => protocol as u8,
-                    ServiceKey::Mark { .. } => 0,
-                };
-                nat.push(snapshot::ServiceKey { protocol, address: server.address, port: server.port });
+            if made_by.has(snapshot::Method::Nat) {
+                nat.push(real_service(&service.key, server));
             }
-            any_local |= method == snapshot::Method::Local;
+            local |= method == snapshot::Method::Local
+                || (has_connections && made_by.has(snapshot::Method::Local));
             let found = (method, next_hop, tunnel);
             let retimed =
                 destination.timeouts.as_ref().map(Arc::as_ptr) != timeouts.as_ref().map(Arc::as_ptr);
@@ -372,7 +390,7 @@ impl Compiler {
         let previous = self.after_steps(&service.key, steps.between.get(&service.key));
         let scheduler = Scheduler::compile(rule(service), candidates, previous.as_ref());
         self.ways.add(&nat);
-        let compiled = Compiled { source: service.clone(), scheduler, local: any_local, nat, timeouts };
+        let compiled = Compiled { source: service.clone(), scheduler, local, nat, timeouts };
         self.services.insert(service.key, compiled)
     }
 
@@ -405,6 +423,20 @@ impl Compiler {
     }
 }
 
+/// Methods, as bits by their numbers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Methods(u8);
+
+impl Methods {
+    fn add(&mut self, method: snapshot::Method) {
+        self.0 |= 1 << method as u8;
+    }
+
+    fn has(self, method: snapshot::Method) -> bool {
+        self.0 & 1 << method as u8 != 0
+    }
+}
+
 /// A destination without what only a configured one has.
 fn empty(slot: &Slot) -> Destination {
     let virtual_service = slot.key.service.address().map(|address| (address, slot.key.service.port()));
@@ -421,6 +453,15 @@ fn empty(slot: &Slot) -> Destination {
         timeouts: None,
         shared: slot.shared.clone(),
     }
+}
+
+/// A server of a service as packets from it are known.
+fn real_service(service: &ServiceKey, server: &Server) -> snapshot::ServiceKey {
+    let protocol = match service {
+        ServiceKey::Address { protocol, .. } => *protocol as u8,
+        ServiceKey::Mark { .. } => 0,
+    };
+    snapshot::ServiceKey { protocol, address: server.address, port: server.port }
 }
 
 fn destinations(service: &Service) -> impl Iterator<Item = DestinationKey> {

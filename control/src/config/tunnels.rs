@@ -16,26 +16,20 @@ pub(super) struct Tunnels {
 }
 
 impl Tunnels {
-    /// The tunnel to a server: the known one, if it is the same. `None` if the server is reached in another way, and
-    /// without an address of ours on the way there.
+    /// The tunnel to a server: the known one, if it is the same. `None` without an address of ours on the way there, and, if
+    /// the server is reached in another way, where none is known to stay as it was for the connections that were made by it.
     pub(super) fn to(
         &mut self,
         server: &Server,
         network: &Network,
         known: Option<&Arc<Tunnel>>,
     ) -> Option<Arc<Tunnel>> {
-        let Method::Tunnel(kind) = server.method else { return None };
+        let encapsulation = match server.method {
+            Method::Tunnel(kind) => encapsulation(kind),
+            _ => known?.encapsulation,
+        };
         let (port, next) = network.route(server.address)?;
         let source = network.source(port, next)?;
-        let encapsulation = match kind {
-            model::Tunnel::Ipip => Encapsulation::Ipip,
-            // Remote checksum offload is for segments whose checksum the sender left to its NIC: those that pass a
-            // director have theirs, and need none of the tunnel's.
-            model::Tunnel::Gue { port, checksum } => {
-                Encapsulation::Gue { port: port.get(), checksum: checksum == model::Checksum::On }
-            }
-            model::Tunnel::Gre { checksum } => Encapsulation::Gre { checksum },
-        };
         let path = self.paths.entry(server.address).or_default();
         let same = |known: &&Arc<Tunnel>| (known.encapsulation, known.source) == (encapsulation, source);
         let new = || Arc::new(Tunnel::new(encapsulation, (source, server.address), path.clone()));
@@ -58,6 +52,18 @@ impl Tunnels {
     /// The paths, as workers look them up.
     pub(super) fn paths(&self) -> Arc<HashMap<IpAddr, Arc<PathMtu>>> {
         self.published.clone()
+    }
+}
+
+fn encapsulation(kind: model::Tunnel) -> Encapsulation {
+    match kind {
+        model::Tunnel::Ipip => Encapsulation::Ipip,
+        // Remote checksum offload is for segments whose checksum the sender left to its NIC: those that pass a director have
+        // theirs, and need none of the tunnel's.
+        model::Tunnel::Gue { port, checksum } => {
+            Encapsulation::Gue { port: port.get(), checksum: checksum == model::Checksum::On }
+        }
+        model::Tunnel::Gre { checksum } => Encapsulation::Gre { checksum },
     }
 }
 
@@ -98,12 +104,22 @@ mod tests {
         let other = third.destinations[0].tunnel.clone().unwrap();
         assert_eq!(other.encapsulation, Encapsulation::Gue { port: 6080, checksum: true });
         assert!(Arc::ptr_eq(&other.path, &tunnel.path), "it is the same path");
+        // Kept for the connections that it has, and for those that workers make until they know of the change.
         let direct = compiler.compile(&with(""), &network, at(4));
+        assert!(Arc::ptr_eq(direct.destinations[0].tunnel.as_ref().unwrap(), &other));
+        direct.destinations[0].shared.connected(true);
+        for (generation, weight) in [(5, 2), (6, 0)] {
+            let later = compiler.compile(&with(&format!("weight = {weight}")), &network, at(generation));
+            assert!(Arc::ptr_eq(later.destinations[0].tunnel.as_ref().unwrap(), &other));
+            assert!(later.paths.contains_key(&END));
+        }
+        direct.destinations[0].shared.disconnected(true);
+        let direct = compiler.compile(&with("weight = 3"), &network, at(7));
         assert!(direct.destinations[0].tunnel.is_none() && direct.paths.is_empty());
         // No address of its family on the way: no way.
         let mut without = network.clone();
         without.ports[0].addresses.retain(|(address, _)| address.is_ipv6());
-        let lost = compiler.compile(&tunnelled("", 1), &without, at(5));
+        let lost = compiler.compile(&tunnelled("", 1), &without, at(8));
         assert_eq!(
             (lost.destinations[0].tunnel.is_none(), lost.destinations[0].next_hop),
             (true, Destination::NO_ROUTE)

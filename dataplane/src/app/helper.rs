@@ -95,7 +95,7 @@ pub(crate) fn session<K: Asked + BatchKey, F: Frame>(
         }
     }
     packet.destination = slot;
-    packet.role = Role::Client;
+    packet.role = Role::Nat;
     if is_answer {
         packet.role = Role::Server;
         key.keep_in(packet, &mut batch.key6[i]);

@@ -5,13 +5,7 @@
 //! is room in the worker's own table. A thirty-second of the table is walked each second: half-open connections end, and of
 //! those that were silent for a minute and have had k packets, of 1 to 8, every k-th.
 
-use super::{
-    Connections,
-    key::Key,
-    sctp::SctpState,
-    table::{Entry, Role},
-    tcp::TcpState,
-};
+use super::{Connections, key::Key, sctp::SctpState, table::Entry, tcp::TcpState};
 use crate::{
     policy::{Defence, Policies},
     snapshot::Snapshot,
@@ -125,7 +119,7 @@ impl<K: Key> Connections<K> {
 fn is_dropped<K: Key>(entry: &Entry<K>, silent: bool, until: &mut [u8; FEW + 1]) -> bool {
     let (tcp, sctp) = (TcpState::from_u8(entry.state), SctpState::from_u8(entry.state));
     let may_be = match entry.key.protocol() {
-        _ if entry.role != Role::Client => false,
+        _ if !entry.role.is_client() => false,
         protocol::TCP if matches!(tcp, TcpState::SynReceived | TcpState::SynAck) => return true,
         protocol::TCP => tcp == TcpState::Established,
         protocol::SCTP if matches!(sctp, SctpState::Init1 | SctpState::Init) => return true,

@@ -124,14 +124,15 @@ fn usual<K: BatchKey>(
             return i;
         }
         if entry.peer == NONE {
-            // Another connection may have taken its answers.
-            if entry.role != Role::Client {
+            // Of NAT: another connection has taken its answers.
+            if entry.role > Role::Local {
                 return i;
             }
         } else {
             let Some(hop) = hop_of_nat(entry, snapshot) else { return i };
-            (packet.hop, packet.role) = (hop, entry.role);
+            packet.hop = hop;
         }
+        packet.role = entry.role;
         entry.count(packet.layout.ip_len());
         entry.last_seen = now;
         packet.destination = entry.destination;
@@ -143,14 +144,14 @@ fn usual<K: BatchKey>(
 /// for it, any. `None`: it is to be found, or the entry is of neither.
 #[inline(always)]
 fn hop_of_nat<K: BatchKey>(entry: &Entry<K>, snapshot: &Snapshot) -> Option<u32> {
-    const _: () = assert!(Role::Client as u32 == 0 && Role::Server as u32 == 1);
     let (hop, is_known) = Connections::last_hop(entry, snapshot.generation);
-    let role = entry.role as u32;
-    if role > Role::Server as u32 {
+    // 0 of a client's, 1 of an answer.
+    let way = (entry.role as u32).wrapping_sub(Role::Nat as u32);
+    if way > Role::Server as u32 - Role::Nat as u32 {
         return None;
     }
     // Nothing branches by the direction, which no processor can guess.
-    if role & (u32::from(!is_known) | snapshot::on_link_bit(hop)) != 0 {
+    if way & (u32::from(!is_known) | snapshot::on_link_bit(hop)) != 0 {
         let client = || entry.key.virtual_service().ip();
         return (is_known && snapshot.is_hop_of(hop, client)).then_some(hop);
     }
@@ -188,7 +189,7 @@ fn is_begun_anew<K: Key>(
 ) -> bool {
     let found = connections.table.get(entry);
     let destination = snapshot.destinations.get(found.destination as usize);
-    let quiesced = matches!(found.role, Role::Client | Role::Control)
+    let quiesced = (found.role.is_client() || found.role == Role::Control)
         && destination.is_some_and(|destination| destination.shared.weight() == 0);
     begins(found.key.protocol(), layout.kind, layout.event)
         && connections.is_reused(entry, quiesced, &snapshot.policies)
@@ -217,7 +218,7 @@ pub fn follow<K: BatchKey>(
         return None;
     }
     let removed = destination.is_some_and(|destination| destination.presence == Presence::Removed);
-    if matches!(role, Role::Client | Role::Control | Role::Data) && removed {
+    if (role.is_client() || matches!(role, Role::Control | Role::Data)) && removed {
         if !snapshot.policies.expire_nodest_conn {
             return Some(Followed::Drop(DropReason::DestinationRemoved));
         }
@@ -232,7 +233,7 @@ pub fn follow<K: BatchKey>(
     }
     packet.role = role;
     match role {
-        Role::Client => {}
+        Role::Direct | Role::Tunnel | Role::Local | Role::Nat => {}
         Role::Server | Role::ControlAnswers => {
             // What the client knows itself and its service by, for a service of many addresses.
             let client = connections.table.get(first).key;
@@ -254,7 +255,7 @@ pub fn follow<K: BatchKey>(
         }
         Role::Outbound | Role::Inbound | Role::Control | Role::Data | Role::DataAnswers => {}
     }
-    if !matches!(role, Role::Client | Role::Server) {
+    if !role.is_client() && role != Role::Server {
         packet.entry = entry;
         return Some(Followed::ByRole);
     }

@@ -136,7 +136,7 @@ impl<K: Key> Connections<K> {
         }
         let entry = self.take(hash, now, (snapshot, stats))?;
         let mut made = Entry::new(key);
-        made.destination = slot;
+        (made.destination, made.role) = (slot, destination.method.into());
         made.template = template;
         made.destination_generation = destination.generation;
         made.last_seen = now;

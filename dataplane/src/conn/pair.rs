@@ -48,13 +48,11 @@ impl<K: Key> Connections<K> {
         let (role, of_answers, server_port) = match (protocol, port) {
             (protocol::TCP, ftp::CONTROL_PORT) => (Role::Control, Role::ControlAnswers, destination.port),
             (protocol::TCP, _) if is_data => (Role::Data, Role::DataAnswers, 0),
-            _ => (Role::Client, Role::Server, destination.port),
+            _ => (Role::Nat, Role::Server, destination.port),
         };
         let answers = made.key.turned().with_source_address(destination.address, server_port);
         let added = answers.is_some_and(|answers| self.add_peer((entry, made), &answers, of_answers, now));
-        if role != Role::Client {
-            self.table.get_mut(entry).role = role;
-        }
+        self.table.get_mut(entry).role = role;
         if added {
             return Ok(());
         }

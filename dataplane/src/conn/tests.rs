@@ -1,11 +1,6 @@
 //! What holds of connections after any packets, changes and evictions, found by a walk over all entries.
 
-use super::{
-    key::Key4,
-    pair::is_valid,
-    table::{Role, Table},
-    *,
-};
+use super::{key::Key4, pair::is_valid, table::Table, *};
 use crate::{
     prefix::Prefix,
     routing::{Routing, SourceNat},
@@ -216,7 +211,7 @@ impl World {
                 assert_eq!(other.list, entry.list);
             }
             let slot = entry.destination as usize;
-            if entry.role == Role::Client
+            if entry.role.is_client()
                 && snapshot.destinations[slot].generation == entry.destination_generation
             {
                 let (active, inactive) = &mut counts[slot];

@@ -66,11 +66,11 @@ type Ports = (u16, u16);
 pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
     let mut ports = (0, u16::MAX);
     // A loop for each method. What begins a batch is mostly of one method and usual to its end.
-    let first = method(batch, 0, context);
+    let first = way(batch, 0);
     let rewritten = match first {
-        Some(Method::Direct) => direct(batch, 0, context, &mut ports),
-        Some(Method::Nat) => nat::run(batch, context, &mut ports),
-        Some(Method::Tunnel) => tunnel::run(batch, context, &mut ports),
+        Some(Role::Direct) => direct(batch, 0, context, &mut ports),
+        Some(Role::Nat | Role::Server) => nat::run(batch, context, &mut ports),
+        Some(Role::Tunnel) => tunnel::run(batch, context, &mut ports),
         _ => 0,
     };
     let is_whole = rewritten == batch.frames.len() || mixed(batch, (first, rewritten), context, &mut ports);
@@ -83,21 +83,21 @@ pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
 #[inline(never)]
 fn mixed<F: Frame>(
     batch: &mut Batch<F>,
-    (begun, from): (Option<Method>, usize),
+    (begun, from): (Option<Role>, usize),
     context: &mut Context<'_>,
     ports: &mut Ports,
 ) -> bool {
     let (mut nat, mut tunnels, mut rest) = (Picked::new(), Picked::new(), Picked::new());
     let mut left = 0;
-    let mut is_unusual = begun == Some(Method::Direct);
+    let mut is_unusual = begun == Some(Role::Direct);
     let mut i = from;
     while i < batch.frames.len() {
         // Each is of one of them, and they hold a batch.
-        match method(batch, i, context) {
-            Some(Method::Nat) => nat.push(i as u8),
-            Some(Method::Tunnel) => tunnels.push(i as u8),
-            None if batch.packets[i].destination == Packet::NOWHERE => left += 1,
-            Some(Method::Direct) if !is_unusual => {
+        match way(batch, i) {
+            Some(Role::Nat | Role::Server) => nat.push(i as u8),
+            Some(Role::Tunnel) => tunnels.push(i as u8),
+            None => left += 1,
+            Some(Role::Direct) if !is_unusual => {
                 i = direct(batch, i, context, ports);
                 is_unusual = true;
                 continue;
@@ -119,11 +119,11 @@ fn mixed<F: Frame>(
     left == 0 && rest.is_empty()
 }
 
-/// How a packet reaches its destination, if it has one.
+/// How a packet reaches its destination or is one's answer, if it has one.
 #[inline(always)]
-fn method<F: Frame>(batch: &Batch<F>, i: usize, context: &Context<'_>) -> Option<Method> {
-    let slot = batch.packets.get(i)?.destination;
-    context.snapshot.destinations.get(slot as usize).map(|destination| destination.method)
+fn way<F: Frame>(batch: &Batch<F>, i: usize) -> Option<Role> {
+    let packet = batch.packets.get(i)?;
+    (packet.destination != Packet::NOWHERE).then_some(packet.role)
 }
 
 /// Rewrites the usual packets of direct routing from number `from` on, up to the first that is anything else, whose number it
@@ -219,16 +219,12 @@ enum Unusual {
 fn usual(frame: &mut impl Frame, packet: &mut Packet, tables: &Tables<'_>) -> Option<u16> {
     let slot = packet.destination as usize;
     let destination = tables.destinations.get(slot)?;
-    if destination.method != Method::Direct {
-        return None;
-    }
     let hop = tables.hops.get(destination.next_hop as usize)?;
     let counters = tables.counters.get(slot)?;
     let mac = hop.cell.mac_word()?;
     let (addresses, rest) = frame.data_mut().split_first_chunk_mut::<12>()?;
     let ([_, _, header @ ..], _) = rest.split_first_chunk_mut::<14>()?;
-    // An answer is of another method, by which its connection was made.
-    if !is_plain(packet) || packet.role != Role::Client || header[8] <= 1 {
+    if !is_plain(packet) || packet.role != Role::Direct || header[8] <= 1 {
         return None;
     }
     let ip_len = packet.layout.end - ethernet::HEADER_LEN as u16;
@@ -262,7 +258,9 @@ fn rewrite(
     let (ip_len, is_answer) = (packet.layout.ip_len(), packet.role == Role::Server);
     let counters = context.shared.stats.destinations.get(slot);
     counters.iter().for_each(|counters| counters.count(is_answer, ip_len));
-    if destination.method == Method::Local && !is_answer {
+    // A connection keeps the method that it was made by. But a server whose address has become the director's own is the director
+    // for all: the original sees that by the route.
+    if packet.role == Role::Local || (destination.method == Method::Local && !is_answer) {
         return local(context.snapshot);
     }
     let number = if is_answer { packet.hop } else { destination.next_hop };
@@ -282,8 +280,9 @@ fn rewrite(
     }
     lower_ttl(header, packet.layout.v6);
     let mut len = ip_len;
-    match &destination.tunnel {
-        Some(tunnel) if !is_answer => {
+    match packet.role {
+        Role::Tunnel => {
+            let tunnel = destination.tunnel.as_ref().ok_or(Unusual::Drop(DropReason::NoRoute))?;
             let mtu = tunnel
                 .mtu(hop.mtu, packet.layout.v6, context.now)
                 .ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
@@ -300,11 +299,11 @@ fn rewrite(
             len = ip_len.saturating_add(tunnel.overhead());
         }
         _ if ip_len > hop.mtu && !may_be_cut => return Err(Unusual::TooBig),
-        _ if is_answer => {
+        Role::Server => {
             let from = destination.virtual_service.unwrap_or_else(|| known_as(packet, key6));
             nat::translate(frame, &packet.layout, End::Source, from).map_err(Unusual::Drop)?;
         }
-        _ if destination.method == Method::Nat => {
+        Role::Nat => {
             let to = (destination.address, destination.port);
             nat::translate(frame, &packet.layout, End::Destination, to).map_err(Unusual::Drop)?;
         }
@@ -370,7 +369,8 @@ fn too_big<F: Frame>(batch: &mut Batch<F>, i: usize, context: &mut Context<'_>) 
     }
     let mtu = context.snapshot.destinations.get(destination as usize).and_then(|destination| {
         let link = context.snapshot.hop(destination.next_hop)?.mtu;
-        destination.tunnel.as_ref().map_or(Some(link), |tunnel| tunnel.mtu(link, layout.v6, context.now))
+        let tunnel = destination.tunnel.as_ref().filter(|_| role == Role::Tunnel);
+        tunnel.map_or(Some(link), |tunnel| tunnel.mtu(link, layout.v6, context.now))
     });
     let mtu = mtu.unwrap_or(0);
     context.icmp_error(batch, i, |batch, mac| {

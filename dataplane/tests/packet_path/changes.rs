@@ -1,12 +1,12 @@
 //! What becomes of connections when the configuration changes under them.
 
 use crate::support::{
-    Lab, Plan, TCP, UDP,
-    frames::{ACK, FIN, R2, RST, SYN, Segment, tcp, udp},
+    Lab, Plan, Size, TCP, UDP,
+    frames::{ACK, C0, D0, D1, FIN, R1, R2, RST, SYN, Segment, ethernet, tcp, udp},
 };
 use pointsman_dataplane::{
     scheduler::Kind,
-    snapshot::{Presence, Timeouts},
+    snapshot::{Encapsulation, Method, Presence, Timeouts},
     stats::DestinationShared,
     time::Ticks,
     verdict::{Answer, DropReason},
@@ -222,4 +222,84 @@ fn new_timeouts_hold_for_connections_that_are_there() {
     assert_eq!(lab.connections(), 2);
     lab.run(1_600);
     assert_eq!(lab.connections(), 0);
+}
+
+/// What of a packet of this client leaves, told shortly: by which method.
+fn way(lab: &mut Lab, port: u16, flags: u8) -> &'static str {
+    let host = lab.punted();
+    let said = lab.says(client(port, flags).frame()).concat();
+    match said {
+        _ if lab.punted() > host => "local",
+        said if said.contains("[ ip") => "tunnel",
+        said if said.contains("10.0.0.2>10.0.0.100 ") => "direct",
+        said if said.contains("10.0.0.2>192.168.50.11 ") => "nat",
+        _ => "nowhere",
+    }
+}
+
+#[test]
+fn a_connection_keeps_the_method_that_it_was_made_by() {
+    let plan = Plan::new().service(VIP, TCP, Kind::Rr, 1).tunnelled(0, Encapsulation::Ipip);
+    let mut lab = Lab::sized(plan, Size { exception: true, ..Size::default() });
+    let methods = [
+        ("tunnel", Method::Tunnel),
+        ("nat", Method::Nat),
+        ("direct", Method::Direct),
+        ("tunnel", Method::Tunnel),
+    ];
+    for (n, (name, method)) in (1..).zip(methods) {
+        lab.plan.slots[0].method = method;
+        lab.publish();
+        assert_eq!(way(&mut lab, n, SYN), name);
+        for (port, (made_by, _)) in (1..=n).zip(methods) {
+            assert_eq!(way(&mut lab, port, ACK), made_by, "client {port} after {n} changes");
+        }
+    }
+    // Packets of all in one batch, and the answer to the one that is answered by the director.
+    let all: Vec<_> = (1..=4).map(|port| client(port, ACK).frame()).collect();
+    let mut lengths: Vec<usize> = lab.send(&all).iter().map(Vec::len).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [all[0].len(), all[0].len(), all[0].len() + 20, all[0].len() + 20]);
+    let answer = tcp("192.168.50.11:80", "10.0.0.2:2", ACK).packet();
+    let out = lab.send_by(1, &[ethernet(D1, R1, &answer)]);
+    let expected = tcp(VIP, "10.0.0.2:2", ACK).ip(|ip| ip.ttl = 63).packet();
+    assert_eq!(out, [ethernet(C0, D0, &expected)]);
+    let methods: Vec<_> =
+        lab.list().into_iter().map(|record| (record.client.port(), record.method)).collect();
+    let expected = [(1, Method::Tunnel), (2, Method::Nat), (3, Method::Direct), (4, Method::Tunnel)];
+    assert!(expected.iter().all(|made| methods.contains(made)), "{methods:?}");
+    lab.assert_accounted(0);
+}
+
+#[test]
+fn a_packet_that_is_too_large_for_a_tunnel_is_told_so_if_its_connection_goes_through_it() {
+    let mut lab = Lab::new(Plan::new().service(VIP, TCP, Kind::Rr, 1).tunnelled(0, Encapsulation::Ipip));
+    lab.send(&[client(1, SYN).frame()]);
+    lab.plan.slots[0].method = Method::Direct;
+    lab.publish();
+    lab.send(&[client(2, SYN).frame()]);
+    let large = |port| client(port, ACK).len(1450).frame();
+    let said = lab.says(large(1)).concat();
+    // 1500 less an outer header.
+    assert!(said.contains("icmp 3/4") && said.contains("rest=000005c8"), "{said}");
+    assert!(lab.says(large(2)).concat().starts_with("r1"));
+    lab.assert_accounted(0);
+}
+
+#[test]
+fn a_server_that_has_become_the_director_itself_is_it_for_its_connections_too() {
+    let plan = Plan::new().service(VIP, TCP, Kind::Rr, 1);
+    let mut lab = Lab::sized(plan, Size { exception: true, ..Size::default() });
+    assert_eq!(way(&mut lab, 1, SYN), "direct");
+    lab.plan.slots[0].method = Method::Local;
+    lab.publish();
+    assert_eq!((way(&mut lab, 1, ACK), way(&mut lab, 2, SYN)), ("local", "local"));
+    // And one that was is it for those that it had then.
+    lab.plan.slots[0].method = Method::Nat;
+    lab.publish();
+    assert_eq!(
+        (way(&mut lab, 2, ACK), way(&mut lab, 3, SYN), way(&mut lab, 1, ACK)),
+        ("local", "nat", "direct")
+    );
+    lab.assert_accounted(0);
 }

@@ -133,33 +133,36 @@ impl Both {
         server.weigh();
     }
 
-    /// Another method for a server without connections: a connection keeps its own with the original.
+    /// Another method for a server. Its connections keep theirs, and a server with connections its port: it is known by that.
     pub(crate) fn set_method(&mut self, slot: usize) {
         let server = &mut self.model.servers[slot];
-        if server.active + server.inactive > 0 {
+        let planned = &mut self.lab.plan.slots[slot];
+        server.method = self.dice.of(&[Method::Direct, Method::Nat, Method::Nat, Method::Tunnel]);
+        planned.method = match server.method {
+            Method::Direct => snapshot::Method::Direct,
+            Method::Nat => snapshot::Method::Nat,
+            Method::Tunnel => snapshot::Method::Tunnel,
+        };
+        let has_connections = server.active + server.inactive > 0;
+        if !has_connections {
+            (planned.tunnel, self.numbers[slot]) = (None, 0);
+        }
+        if server.method == Method::Tunnel && planned.tunnel.is_none() {
+            let source = if planned.address.is_ipv6() { "fd00:50::1" } else { "192.168.50.1" };
+            let ends = (source.parse().expect("an address"), planned.address);
+            planned.tunnel = Some(Arc::new(Tunnel::new(Encapsulation::Ipip, ends, Arc::default())));
+        }
+        if has_connections {
             return;
         }
         let (text, _, sort) = SERVICES[slot / 3];
         let own: std::net::SocketAddr = text.parse().expect("a socket");
-        let own = if sort == Sort::Marked { 0 } else { own.port() };
-        let planned = &mut self.lab.plan.slots[slot];
-        let source = if planned.address.is_ipv6() { "fd00:50::1" } else { "192.168.50.1" };
-        server.method = self.dice.of(&[Method::Direct, Method::Nat, Method::Nat, Method::Tunnel]);
-        server.port = own;
-        (planned.method, planned.tunnel) = match server.method {
-            Method::Direct => (snapshot::Method::Direct, None),
-            Method::Nat => (snapshot::Method::Nat, None),
-            Method::Tunnel => {
-                let ends = (source.parse().expect("an address"), planned.address);
-                let tunnel = Tunnel::new(Encapsulation::Ipip, ends, Arc::default());
-                (snapshot::Method::Tunnel, Some(Arc::new(tunnel)))
-            }
+        server.port = match sort {
+            Sort::Marked => 0,
+            Sort::Plain if server.method == Method::Nat && self.dice.below(2) == 0 => MAPPED + slot as u16,
+            _ => own.port(),
         };
-        if server.method == Method::Nat && sort == Sort::Plain && self.dice.below(2) == 0 {
-            server.port = MAPPED + slot as u16;
-        }
         planned.port = server.port;
-        self.numbers[slot] = 0;
         // A table of places is made by the ports too.
         let service = &mut self.model.services[slot / 3];
         if service.kind == pointsman_dataplane::scheduler::Kind::Mh {

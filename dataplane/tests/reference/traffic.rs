@@ -91,7 +91,7 @@ impl Both {
     fn expected_of_client_or_server(&mut self, verdict: Verdict, packet: &Crafted, len: usize) -> Expected {
         let back = |packet: Vec<u8>, limited| Some((ethernet(C0, D0, &packet), limited));
         let name = match verdict {
-            Verdict::Server(slot) => return self.expected_of_server(slot, packet, len),
+            Verdict::Server(slot, method) => return self.expected_of_server((slot, method), packet, len),
             Verdict::Reset => "reset",
             Verdict::Unreachable => "unreachable",
             _ => "vanishes",
@@ -104,9 +104,17 @@ impl Both {
         }
     }
 
-    fn expected_of_server(&mut self, slot: usize, packet: &Crafted, len: usize) -> Expected {
+    fn expected_of_server(
+        &mut self,
+        (slot, method): (usize, Method),
+        packet: &Crafted,
+        len: usize,
+    ) -> Expected {
         let (server, vip) = (self.model.servers[slot].clone(), packet.flow.service.ip());
-        let name = match server.method {
+        if server.method != method {
+            *self.verdicts.entry("by the method before").or_default() += 1;
+        }
+        let name = match method {
             Method::Direct => "direct",
             Method::Nat => "nat",
             Method::Tunnel => "tunnel",
@@ -116,7 +124,7 @@ impl Both {
         if packet.ip.ttl <= 1 {
             return back(packet.expired(vip));
         }
-        let outer = match (server.method, vip.is_ipv6()) {
+        let outer = match (method, vip.is_ipv6()) {
             (Method::Tunnel, true) => 40,
             (Method::Tunnel, false) => 20,
             _ => 0,
@@ -125,17 +133,17 @@ impl Both {
         if len > most {
             return back(packet.too_big(vip, &packet.lowered(), most as u32));
         }
-        let sent = match server.method {
+        let sent = match method {
             Method::Nat => packet.forwarded(packet.flow.client, server.socket(&packet.flow)),
             _ => packet.lowered(),
         };
-        Some((self.towards(slot, sent), false))
+        Some((self.towards((slot, method), sent), false))
     }
 
     /// The frame by which a packet, translated if need be, leaves towards the server in a slot.
-    fn towards(&mut self, slot: usize, packet: Vec<u8>) -> Vec<u8> {
+    fn towards(&mut self, (slot, method): (usize, Method), packet: Vec<u8>) -> Vec<u8> {
         let server = &self.model.servers[slot];
-        if server.method != Method::Tunnel {
+        if method != Method::Tunnel {
             return ethernet(MACS[slot % 3], D1, &packet);
         }
         let may_be_cut = !server.address.is_ipv6() && packet[6] & 0x40 == 0;
@@ -228,17 +236,17 @@ impl Both {
         let verdict = self.model.error(&flow, bytes.len() as u64);
         let context = format!("{report:?} expected {verdict:?}");
         let expected = match verdict {
-            Verdict::Server(slot) => {
+            Verdict::Server(slot, method) => {
                 let server = self.model.servers[slot].clone();
                 let socket = server.socket(&flow);
-                let packet = match server.method {
+                let packet = match method {
                     Method::Nat => {
                         let quoted = Flow { client: socket, service: flow.client, ..flow };
                         report.translated(report.from, socket.ip(), quoted)
                     }
                     _ => report.lowered(),
                 };
-                Some((self.towards(slot, packet), false))
+                Some((self.towards((slot, method), packet), false))
             }
             _ => None,
         };

@@ -84,8 +84,10 @@ pub(crate) struct Plan {
 }
 
 /// As the control plane compiles it.
-fn with_ends(slot: &Destination) -> Destination {
-    Destination { ends: Ends::new((slot.address, slot.port), slot.virtual_service), ..slot.clone() }
+fn compiled(slot: &Destination) -> Destination {
+    let ends = Ends::new((slot.address, slot.port), slot.virtual_service);
+    let next_hop = if slot.method == Method::Local { Destination::NO_ROUTE } else { slot.next_hop };
+    Destination { ends, next_hop, ..slot.clone() }
 }
 
 fn path(destination: &Destination) -> Option<(IpAddr, Arc<PathMtu>)> {
@@ -253,7 +255,7 @@ impl Plan {
             on_link: self.on_link.clone(),
             marks: Marks::new(self.marks.clone()),
             policies: self.policies,
-            destinations: self.slots.iter().map(with_ends).collect(),
+            destinations: self.slots.iter().map(compiled).collect(),
             next_hops: self.hops.iter().map(|hop| NextHop { mtu: self.mtu, ..hop.clone() }).collect(),
             timeouts: self.timeouts.clone(),
             templates: self.templates.clone(),

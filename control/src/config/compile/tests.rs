@@ -215,6 +215,38 @@ fn the_servers_of_nat_are_known_for_as_long_as_one_service_has_them() {
 }
 
 #[test]
+fn what_connections_need_that_were_made_by_another_method_stays_as_long_as_there_may_be_some() {
+    let (mut compiler, network) = (Compiler::default(), testing::network());
+    let mut generation = 0;
+    let mut compile = |servers: &[(&str, &str)]| {
+        generation += 1;
+        let server =
+            |(address, rest): &(&str, &str)| format!("[[service.server]]\naddress = \"{address}\"\n{rest}\n");
+        let servers: String = servers.iter().map(server).collect();
+        let text = format!("[[service]]\naddress = \"10.0.0.100\"\nport = 80\n{servers}");
+        let snapshot = compiler.compile(&parsed(&text), &network, at(generation));
+        (snapshot, compiler.local_services().count())
+    };
+    let (a, b) = ("10.0.0.12", "10.0.0.13");
+    let natted = |snapshot: &Snapshot| {
+        [a, b].map(|address| snapshot.routing.servers.contains(&address.parse().unwrap()))
+    };
+    let (first, local) = compile(&[(a, "method = \"nat\""), (b, "method = \"local\"")]);
+    assert_eq!((natted(&first), local), ([true, false], 1));
+    first.destinations.iter().for_each(|destination| destination.shared.connected(true));
+    for weight in ["weight = 1", "weight = 2"] {
+        let (changed, local) = compile(&[(a, weight), (b, weight)]);
+        assert_eq!((natted(&changed), local), ([true, false], 1), "{weight}");
+    }
+    // Removed and added again, it has its connections again.
+    assert_eq!(compile(&[(a, "weight = 2")]).1, 0);
+    assert_eq!(compile(&[(a, "weight = 2"), (b, "")]).1, 1);
+    first.destinations.iter().for_each(|destination| destination.shared.disconnected(true));
+    let (last, local) = compile(&[(a, "weight = 3"), (b, "")]);
+    assert_eq!((natted(&last), local), ([false, false], 0));
+}
+
+#[test]
 fn a_server_at_an_address_of_this_machine_is_local_whatever_was_asked_for() {
     let mut compiler = Compiler::default();
     let text = service(&["10.0.0.1", "10.0.0.12"]) + "method = \"nat\"\n";

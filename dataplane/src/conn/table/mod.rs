@@ -15,7 +15,7 @@ mod buckets;
 mod simd;
 
 use super::{key::Key, template::Held};
-use crate::time::Ticks;
+use crate::{snapshot::Method, time::Ticks};
 use buckets::Buckets;
 use bytemuck::Zeroable;
 use pointsman_hugepages::{Error, HugeSlice, Options, Report};
@@ -28,13 +28,20 @@ pub const NONE: u32 = u32::MAX;
 /// Connections for two buckets at most, on average.
 const FILL: usize = 9;
 
-/// Whose packets an entry is for. A connection whose both sides pass the director has two entries, which know each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
+/// Whose packets an entry is for, and how they go on: a connection keeps the method that its server had when it was made. One
+/// whose both sides pass the director has two entries, which know each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Zeroable)]
 #[repr(u8)]
 pub enum Role {
-    /// A client's, to a virtual service.
+    /// A client's, to a virtual service, by direct routing.
     #[default]
-    Client,
+    Direct,
+    /// The same through a tunnel.
+    Tunnel,
+    /// The same to the director itself.
+    Local,
+    /// The same to a NATed server.
+    Nat,
     /// The answers of a NATed server to such a client.
     Server,
     /// Those of a station behind the director that leave from another address (source NAT).
@@ -52,10 +59,39 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether the entry is a client's, to a virtual service, and nothing more is to be done with its packets.
+    #[inline]
+    pub fn is_client(self) -> bool {
+        self <= Role::Nat
+    }
+
     /// Whether the entry is the connection's own: its state, its time and its list are the connection's.
     #[inline]
     pub fn is_first(self) -> bool {
-        matches!(self, Role::Client | Role::Outbound | Role::Control | Role::Data)
+        self.is_client() || matches!(self, Role::Outbound | Role::Control | Role::Data)
+    }
+
+    /// How a client's packets go on.
+    pub fn method(self) -> Method {
+        match self {
+            Role::Direct => Method::Direct,
+            Role::Tunnel => Method::Tunnel,
+            Role::Local => Method::Local,
+            _ => Method::Nat,
+        }
+    }
+}
+
+impl From<Method> for Role {
+    /// That of a client's packets.
+    #[inline]
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Direct => Role::Direct,
+            Method::Tunnel => Role::Tunnel,
+            Method::Local => Role::Local,
+            Method::Nat => Role::Nat,
+        }
     }
 }
 

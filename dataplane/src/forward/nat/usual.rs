@@ -8,7 +8,7 @@ use crate::{
     conn::{lookup::Picked, table::Role},
     director::Context,
     port::Frame,
-    snapshot::{Destination, Method, NeighborCell},
+    snapshot::{Destination, NeighborCell},
     verdict::Verdict,
     wire::{ethernet, protocol},
 };
@@ -161,7 +161,7 @@ fn translate(
     if !is_plain(packet) || packet.layout.kind != Kind::Flow || bytes[22] <= 1 {
         return None;
     }
-    if destination.method != Method::Nat {
+    if !matches!(packet.role, Role::Nat | Role::Server) {
         return None;
     }
     // Where the checksum is.

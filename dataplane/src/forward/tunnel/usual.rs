@@ -92,7 +92,7 @@ fn usual(
 ) -> Option<u16> {
     let policies = &context.snapshot.policies;
     if !is_plain(packet)
-        || packet.role != Role::Client
+        || packet.role != Role::Tunnel
         || (policies.clamp_mss && packet.layout.event & tcp::SYN != 0)
     {
         return None;

@@ -24,8 +24,8 @@ const STEP: u64 = 60_000;
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// To the server in this slot.
-    Server(usize),
+    /// To the server in this slot, by this method.
+    Server(usize, Method),
     /// To the client, from its virtual service.
     Client(SocketAddr),
     /// On as it is, as by any router.
@@ -129,6 +129,8 @@ impl Server {
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     pub(crate) slot: usize,
+    /// That of the server when it was made.
+    method: Method,
     pub(crate) state: &'static str,
     /// Seconds.
     pub(crate) seen: u64,
@@ -333,7 +335,7 @@ impl Model {
         }
         self.moves(flow, if both_ways { "IN" } else { "IN-ONLY" }, flags);
         self.count(connection.slot, false, bytes);
-        Verdict::Server(connection.slot)
+        Verdict::Server(connection.slot, connection.method)
     }
 
     fn is_seen_both_ways(&self, flow: &Flow) -> bool {
@@ -392,21 +394,22 @@ impl Model {
         let Some((slot, template)) = picked else { return Verdict::Unreachable };
         self.servers[slot].traffic[0] += 1;
         self.count(slot, false, bytes);
-        if self.services[number].one_packet {
-            return Verdict::Server(slot);
-        }
         let server = &mut self.servers[slot];
-        let direction = if server.method == Method::Nat { "IN" } else { "IN-ONLY" };
+        let method = server.method;
+        if self.services[number].one_packet {
+            return Verdict::Server(slot, method);
+        }
+        let direction = if method == Method::Nat { "IN" } else { "IN-ONLY" };
         let state = self.states.after(direction, "NO", flow.tcp, flags);
         *server.count(state) += 1;
         server.weigh();
-        if server.method == Method::Nat {
+        if method == Method::Nat {
             let answer = Flow { tcp: flow.tcp, client: server.socket(flow), service: flow.client };
             let other = self.answers.insert(answer, *flow);
             assert_eq!(other, None, "no two connections of these tests look the same to a server");
         }
-        self.connections.insert(*flow, Connection { slot, state, seen: self.now, template });
-        Verdict::Server(slot)
+        self.connections.insert(*flow, Connection { slot, method, state, seen: self.now, template });
+        Verdict::Server(slot, method)
     }
 
     /// Where a client stays; a new template if there is none, or none that is of use.
@@ -464,7 +467,7 @@ impl Model {
 
     /// An ICMP error about what the client of a flow was sent.
     pub(crate) fn error(&mut self, flow: &Flow, bytes: u64) -> Verdict {
-        let Some(slot) = self.connections.get(flow).map(|connection| connection.slot) else {
+        let Some(&Connection { slot, method, .. }) = self.connections.get(flow) else {
             return Verdict::Vanishes;
         };
         if self.servers[slot].presence == Presence::Removed {
@@ -474,7 +477,7 @@ impl Model {
             return Verdict::Vanishes;
         }
         self.count(slot, false, bytes);
-        Verdict::Server(slot)
+        Verdict::Server(slot, method)
     }
 
     /// An ICMP error of a server about what it was sent; `answer` is what it would have answered.

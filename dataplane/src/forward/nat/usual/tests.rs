@@ -171,7 +171,7 @@ fn outcome(
     let shared = WorkerShared::new(0);
     let mut errors = Context::error_budget();
     let context = Context { now: Nanos(0), snapshot, shared: &shared, errors: &mut errors };
-    let role = if case.is_answer { Role::Server } else { Role::Client };
+    let role = if case.is_answer { Role::Server } else { Role::Nat };
     let mut packet = Packet { layout: case.layout, role, hop: 1, destination: 0, ..Packet::NEW };
     let mut frame = buffer(&case.frame);
     let verdict = translate(&mut frame, &mut packet, &context);
