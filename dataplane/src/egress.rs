@@ -117,7 +117,7 @@ impl<F: Frame> Egress<F> {
                 Verdict::Hold => {
                     let datagram = fragments::datagram(frame.data(), &packet.layout);
                     let oldest = match datagram {
-                        Some((datagram, _)) => batch.held.hold(frame, packet.port, datagram, now),
+                        Some(datagram) => batch.held.hold(frame, packet.port, datagram, now),
                         None => Some(frame),
                     };
                     if oldest.is_some() {

@@ -301,11 +301,11 @@ fn rewrite(
         _ if ip_len > hop.mtu && !may_be_cut => return Err(Unusual::TooBig),
         Role::Server => {
             let from = destination.virtual_service.unwrap_or_else(|| known_as(packet, key6));
-            nat::translate(frame, &packet.layout, End::Source, from).map_err(Unusual::Drop)?;
+            nat::translate(frame, &packet.layout, (End::Source, from), context).map_err(Unusual::Drop)?;
         }
         Role::Nat => {
             let to = (destination.address, destination.port);
-            nat::translate(frame, &packet.layout, End::Destination, to).map_err(Unusual::Drop)?;
+            nat::translate(frame, &packet.layout, (End::Destination, to), context).map_err(Unusual::Drop)?;
         }
         _ => {}
     }

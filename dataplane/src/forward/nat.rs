@@ -2,7 +2,7 @@
 //!
 //! Checksums are changed by the difference (RFC 1624), so that what was damaged on the way stays damaged. A UDP datagram
 //! without checksum (0, RFC 768) gets one, as by the original; one that would become 0 becomes 0xffff. SCTP has a CRC32c over
-//! itself alone (RFC 9260 section 6.8): it is made anew where a port changes, after it was found right.
+//! itself alone (RFC 9260 section 6.8), which is linear, so that it too is changed by the difference.
 //!
 //! An ICMP error about a packet that was translated is translated the other way within (RFC 5508 section 4.2): the packet
 //! that it quotes becomes what its sender had sent. As with the original its IP header is made right and its transport
@@ -15,6 +15,8 @@ pub(crate) use usual::{batch, run};
 
 use crate::{
     batch::{Kind, Layout},
+    director::Context,
+    fragments,
     port::Frame,
     verdict::DropReason,
     wire::{checksum, icmp, ipv4, ipv6, protocol, sctp},
@@ -65,8 +67,8 @@ impl End {
 pub fn translate(
     frame: &mut impl Frame,
     layout: &Layout,
-    end: End,
-    to: (IpAddr, u16),
+    (end, to): (End, (IpAddr, u16)),
+    context: &Context<'_>,
 ) -> Result<(), DropReason> {
     let packet = frame.data_mut().get_mut(usize::from(layout.l3)..usize::from(layout.end));
     let packet = packet.ok_or(DropReason::FrameTruncated)?;
@@ -74,13 +76,24 @@ pub fn translate(
     if layout.kind == Kind::IcmpError {
         return translate_error(packet, layout.v6, l4, end, to);
     }
-    let (number, difference) = readdress(packet, end, to.0)?;
+    let number = transport(packet)?;
+    // By the addresses that it came with.
+    let whole = match number {
+        protocol::SCTP => {
+            fragments::segment_len(packet, (l4, layout.v6), &context.snapshot.fragments, context.now)
+        }
+        _ => None,
+    };
+    let difference = readdress(packet, end, to.0)?;
     // There is no port in a later fragment, and none in AH and ESP.
     if matches!(layout.kind, Kind::Fragment | Kind::Ipsec) {
         return Ok(());
     }
     if l4 >= packet.len() {
         return Err(DropReason::TransportHeader);
+    }
+    if number == protocol::SCTP {
+        return renumber_sctp(&mut packet[l4..], end, to.1, whole);
     }
     renumber(&mut packet[l4..], number, end, to.1, difference)?;
     if number == protocol::UDP && packet[l4..].get(6..8) == Some(&[0, 0]) {
@@ -122,9 +135,22 @@ fn after(sum: u16, difference: u32) -> u16 {
     !checksum::fold(u32::from(!sum) + difference)
 }
 
-/// Writes the address of one end into an IP header and corrects the header's checksum. Returns the packet's protocol, 0 if
-/// it is behind extension headers, and the difference that transport checksums see.
-fn readdress(packet: &mut [u8], end: End, to: IpAddr) -> Result<(u8, u32), DropReason> {
+/// The transport protocol of an IP packet.
+fn transport(packet: &[u8]) -> Result<u8, DropReason> {
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => packet.get(9).copied().ok_or(DropReason::FrameTruncated),
+        Some(6) => {
+            let next = packet.first_chunk::<{ ipv6::HEADER_LEN }>().ok_or(DropReason::FrameTruncated)?[6];
+            let upper = ipv6::walk(packet, next).map_err(|_| DropReason::Ipv6Extensions)?;
+            Ok(upper.protocol)
+        }
+        _ => Err(DropReason::NoRoute),
+    }
+}
+
+/// Writes the address of one end into an IP header and corrects the header's checksum. Returns the difference that transport
+/// checksums see.
+fn readdress(packet: &mut [u8], end: End, to: IpAddr) -> Result<u32, DropReason> {
     match (packet.first().map(|first| first >> 4), to) {
         (Some(4), IpAddr::V4(to)) => {
             let header =
@@ -134,7 +160,7 @@ fn readdress(packet: &mut [u8], end: End, to: IpAddr) -> Result<(u8, u32), DropR
             header[at..at + 4].copy_from_slice(&new);
             let sum = after(u16::from_be_bytes([header[10], header[11]]), change);
             header[10..12].copy_from_slice(&sum.to_be_bytes());
-            Ok((header[9], change))
+            Ok(change)
         }
         (Some(6), IpAddr::V6(to)) => {
             let header =
@@ -142,9 +168,7 @@ fn readdress(packet: &mut [u8], end: End, to: IpAddr) -> Result<(u8, u32), DropR
             let (at, new) = (end.ipv6(), to.octets());
             let change = difference(&header[at..at + 16], &new);
             header[at..at + 16].copy_from_slice(&new);
-            let next = header[6];
-            let number = ipv6::walk(packet, next).map(|upper| upper.protocol);
-            Ok((number.map_err(|_| DropReason::Ipv6Extensions)?, change))
+            Ok(change)
         }
         _ => Err(DropReason::NoRoute),
     }
@@ -163,18 +187,21 @@ fn renumber(segment: &mut [u8], number: u8, end: End, port: u16, change: u32) ->
         protocol::ICMPV6 => correct(segment, 2, change, false)?,
         protocol::TCP => correct(segment, 16, change, false)?,
         protocol::UDP => correct(segment, 6, change, true)?,
-        protocol::SCTP if old != new => {
-            if !sctp::checksum_ok(segment) {
-                return Err(DropReason::TransportHeader);
-            }
-            segment[at..at + 2].copy_from_slice(&new);
-            sctp::refresh(segment);
-            return Ok(());
-        }
         _ => {}
     }
     segment[at..at + 2].copy_from_slice(&new);
     Ok(())
+}
+
+/// The same for SCTP, of whose segment, which has `whole` bytes, there may be but the front.
+fn renumber_sctp(segment: &mut [u8], end: End, port: u16, whole: Option<usize>) -> Result<(), DropReason> {
+    let (at, new) = (end.port(protocol::SCTP), port.to_be_bytes());
+    if port == 0 || segment.get(at..at + 2) == Some(&new) {
+        return Ok(());
+    }
+    let whole = whole.ok_or(DropReason::FragmentUnmatched)?;
+    let replaced = sctp::replace(segment, (at, new), whole);
+    if replaced { Ok(()) } else { Err(DropReason::TransportHeader) }
 }
 
 /// Corrects the checksum at `at` of a transport header; `may_be_missing`: 0 says that there is none.
@@ -217,7 +244,8 @@ fn translate_error(
     let after = pseudo(packet);
     let message = &mut packet[l4..];
     let quoted = &mut message[icmp::HEADER_LEN..];
-    let (number, _) = readdress(quoted, end.other(), to.0)?;
+    let number = transport(quoted)?;
+    readdress(quoted, end.other(), to.0)?;
     let header = quoted_header(quoted)?;
     if to.1 != 0 && !matches!(number, protocol::AH | protocol::ESP) {
         let at = header + end.other().port(number);

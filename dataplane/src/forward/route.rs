@@ -226,8 +226,8 @@ fn send<F: Frame>(
         return error(batch, i, context, |frame, layout, at| reply::packet_too_big(frame, layout, at, mtu));
     }
     let frame = &mut batch.frames[i];
-    if let Some((end, to)) = change
-        && let Err(reason) = nat::translate(frame, &layout, end, to)
+    if let Some(change) = change
+        && let Err(reason) = nat::translate(frame, &layout, change, context)
     {
         return batch.packets[i].drop(reason);
     }

@@ -6,6 +6,9 @@
 //! ([`Kind::Flow`]); a later one stays [`Kind::Fragment`], has the flow's key, but no transport header: it changes
 //! the state of no connection, opens none but of UDP, and nothing answers it.
 //!
+//! SCTP's checksum is over the whole datagram, and changes with a port by how long that is. Where anything is translated, a
+//! first fragment of SCTP therefore waits for the last, which tells the length; the others go before it.
+//!
 //! A fragment that would hide or overwrite the transport header ends here (RFC 1858, RFC 3128, RFC 7112). What overlaps
 //! behind it is for the server to judge, which puts the datagram together.
 //!
@@ -115,6 +118,20 @@ pub fn datagram(frame: &[u8], layout: &Layout) -> Option<(Datagram, bool)> {
     Some((part.datagram, part.offset == 0))
 }
 
+/// Bytes of a transport segment that begins at `l4` of a packet: of the whole, though the packet be its first fragment. `None`
+/// if it is one, and how long the whole is was not said.
+pub fn segment_len(
+    packet: &[u8],
+    (l4, v6): (usize, bool),
+    fragments: &tracker::Fragments,
+    now: Nanos,
+) -> Option<usize> {
+    let here = packet.len().checked_sub(l4)?;
+    let Some(part) = Part::of(packet, v6).ok()? else { return Some(here) };
+    let rest = fragments.ends(&part.datagram, now)?.checked_sub(part.len)?;
+    Some(here + usize::from(rest))
+}
+
 /// Decides what a fragment is, which has no key yet: afterwards it has one, or is decided, or stays as it is
 /// because it is no concern of a connection. Returns its key if it has one.
 #[cold]
@@ -152,6 +169,13 @@ fn flow(
         let ports = ports.map_err(|_| DropReason::FragmentMalformed)?;
         let first = First { ports, protocol: part.protocol, len: part.len };
         snapshot.fragments.note(&part.datagram, first, now);
+        if part.protocol == protocol::SCTP
+            && snapshot.routing.translates()
+            && snapshot.fragments.ends(&part.datagram, now).is_none()
+        {
+            packet.verdict = Verdict::Hold;
+            return Ok(None);
+        }
         (layout.kind, layout.l4) = (Kind::Flow, layout.l3 + part.l4);
         first
     } else {
@@ -161,6 +185,9 @@ fn flow(
         };
         if part.offset < first.len || (first.protocol == protocol::TCP && part.offset == 8) {
             return Err(DropReason::FragmentMalformed);
+        }
+        if first.protocol == protocol::SCTP && !part.more {
+            snapshot.fragments.end(&part.datagram, part.offset + part.len, now);
         }
         first
     };

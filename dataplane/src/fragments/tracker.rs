@@ -5,7 +5,10 @@
 //! first fragments costs others their place only if eight of it fall into their set before their own last fragment has
 //! come; its sender cannot choose the set.
 
-use crate::{limits::FRAGMENTS_SECONDS, time::Nanos};
+use crate::{
+    limits::{FRAGMENTS_SECONDS, HELD_MILLIS},
+    time::Nanos,
+};
 use crossbeam::utils::CachePadded;
 use hashbrown::DefaultHashBuilder;
 use std::{
@@ -52,6 +55,8 @@ struct Entry {
     /// Where it goes, if no connection tells that.
     chosen: Option<Chosen>,
     since: Nanos,
+    /// Where its data ends, and when that was said.
+    end: Option<(u16, Nanos)>,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +67,7 @@ struct Set([Option<Entry>; Fragments::WAYS]);
 pub struct Fragments {
     sets: Box<[CachePadded<Mutex<Set>>]>,
     hasher: DefaultHashBuilder,
-    /// First fragments noted so far.
+    /// First fragments and ends noted so far.
     noted: AtomicU64,
 }
 
@@ -80,9 +85,12 @@ impl Fragments {
         let Some(mut set) = self.lock(datagram) else { return };
         let age = |entry: &Option<Entry>| entry.map(|entry| entry.since);
         // An empty place is older than any.
-        let place = set.place(datagram).or_else(|| (0..Self::WAYS).min_by_key(|way| age(&set.0[*way])));
+        let known = set.place(datagram);
+        // The last may have come before, or this is seen again.
+        let end = known.and_then(|way| set.0[way]).and_then(|entry| entry.end);
+        let place = known.or_else(|| (0..Self::WAYS).min_by_key(|way| age(&set.0[*way])));
         if let Some(place) = place.and_then(|way| set.0.get_mut(way)) {
-            *place = Some(Entry { datagram: *datagram, first, chosen: None, since: now });
+            *place = Some(Entry { datagram: *datagram, first, chosen: None, since: now, end });
         }
         drop(set);
         self.noted.fetch_add(1, Relaxed);
@@ -95,12 +103,29 @@ impl Fragments {
 
     /// Notes where a datagram goes that makes no connection.
     pub fn choose(&self, datagram: &Datagram, chosen: Chosen) {
+        self.change(datagram, |entry| entry.chosen = Some(chosen));
+    }
+
+    /// Notes where the data of a datagram ends, whose first fragment has come: the last says it.
+    pub fn end(&self, datagram: &Datagram, end: u16, now: Nanos) {
+        self.change(datagram, |entry| entry.end = Some((end, now)));
+        self.noted.fetch_add(1, Relaxed);
+    }
+
+    fn change(&self, datagram: &Datagram, change: impl FnOnce(&mut Entry)) {
         if let Some(mut set) = self.lock(datagram)
             && let Some(way) = set.place(datagram)
             && let Some(entry) = &mut set.0[way]
         {
-            entry.chosen = Some(chosen);
+            change(entry);
         }
+    }
+
+    /// Where the data of the datagram ends, if that was said in the last second: no other datagram of its stations has had
+    /// its identification since.
+    pub fn ends(&self, datagram: &Datagram, now: Nanos) -> Option<u16> {
+        let (end, since) = self.live(datagram, now)?.end?;
+        (now.0.saturating_sub(since.0) < HELD_MILLIS * 1_000_000).then_some(end)
     }
 
     /// Where the datagram goes, if that was noted.
@@ -108,7 +133,7 @@ impl Fragments {
         self.live(datagram, now)?.chosen
     }
 
-    /// First fragments noted so far: as long as it is the same, nothing new is known.
+    /// First fragments and ends noted so far: as long as it is the same, nothing new is known.
     #[inline]
     pub fn noted(&self) -> u64 {
         self.noted.load(Relaxed)
@@ -172,6 +197,23 @@ mod tests {
         assert_eq!(fragments.known(&datagram(7), Nanos::from_secs(49)), Some(newer));
         assert_eq!(fragments.chosen(&datagram(7), Nanos::from_secs(21)), None);
         assert_eq!(fragments.noted(), 2);
+    }
+
+    #[test]
+    fn where_a_datagram_ends_is_known_for_a_second_whichever_of_its_fragments_comes_again() {
+        let (fragments, at) = (Fragments::new(64), Nanos::from_millis);
+        fragments.end(&datagram(7), 100, at(0));
+        fragments.note(&datagram(7), FIRST, at(0));
+        assert_eq!(fragments.ends(&datagram(7), at(0)), None, "nobody waits for what has not come");
+        fragments.end(&datagram(7), 100, at(1));
+        fragments.note(&datagram(7), FIRST, at(2));
+        assert_eq!(
+            (fragments.ends(&datagram(7), at(1_000)), fragments.ends(&datagram(8), at(2))),
+            (Some(100), None)
+        );
+        assert_eq!(fragments.ends(&datagram(7), at(1_001)), None);
+        fragments.end(&datagram(7), 60, at(5_000));
+        assert_eq!(fragments.ends(&datagram(7), at(5_000)), Some(60));
     }
 
     #[test]

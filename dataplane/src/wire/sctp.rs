@@ -136,9 +136,23 @@ pub fn checksum(packet: &[u8]) -> u32 {
     !update(crc, packet.get(HEADER_LEN..).unwrap_or_default())
 }
 
-/// Whether `packet`, for which see [`checksum`], has the right one. False if the common header is cut off.
-pub fn checksum_ok(packet: &[u8]) -> bool {
-    Sctp::new(packet).is_some_and(|view| view.checksum() == checksum(packet))
+/// Writes two bytes at the even place `at` of the ports, and corrects the checksum of the packet, which has `len` bytes though
+/// `front` need not be all of it. What was damaged stays damaged: a CRC is linear, so that what changes of it hangs on what
+/// changes of the packet and on how much follows, not on the rest. False, and no change, if the common header is cut off,
+/// `at` is not in the ports, or `len` is less than is there.
+pub fn replace(front: &mut [u8], (at, new): (usize, [u8; 2]), len: usize) -> bool {
+    if front.len() > len {
+        return false;
+    }
+    let Some(header) = chunk_mut::<HEADER_LEN>(front, 0) else { return false };
+    let Some(port) = header[..4].get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) else { return false };
+    let changed = [port[0] ^ new[0], port[1] ^ new[1]];
+    *port = new;
+    let change = followed_by(update(0, &changed), len - at - 2);
+    for (byte, change) in header[CHECKSUM..].iter_mut().zip(change.to_le_bytes()) {
+        *byte ^= change;
+    }
+    true
 }
 
 /// Writes the checksum of `packet`, for which see [`checksum`]. False, and no change, if the common header is cut off.
@@ -174,6 +188,47 @@ static TABLES: [[u32; 256]; 8] = {
     }
     tables
 };
+
+/// What 64, 128, 256 bytes and so on do to the remainder of what stands before them: they multiply it by `x` to the power of
+/// their bits.
+static POWERS: [u32; 10] = {
+    let mut powers = [0; 10];
+    // The highest bit is that of 1: this is `x` to the power of 8.
+    let (mut power, mut n) = (1 << 23, 0);
+    while n < 6 + powers.len() {
+        if n >= 6 {
+            powers[n - 6] = power;
+        }
+        power = multiplied(power, power);
+        n += 1;
+    }
+    powers
+};
+
+/// The product of two remainders, whose highest bits are those of 1.
+const fn multiplied(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    let mut bit = 1 << 31;
+    while bit != 0 {
+        if a & bit != 0 {
+            product ^= b;
+        }
+        b = (b >> 1) ^ if b & 1 == 1 { POLYNOMIAL } else { 0 };
+        bit >>= 1;
+    }
+    product
+}
+
+/// The remainder `crc` after that many bytes of 0 more, of which there are no more than a datagram has.
+fn followed_by(crc: u32, zeros: usize) -> u32 {
+    let (crc, zeros) = (update(crc, &[0; 64][..zeros % 64]), zeros / 64);
+    POWERS.iter().enumerate().fold(
+        crc,
+        |crc, (n, power)| {
+            if zeros >> n & 1 == 1 { multiplied(crc, *power) } else { crc }
+        },
+    )
+}
 
 /// The remainder after `bytes`, where `crc` was that before them. Eight bytes a step: their eight loads do not wait for
 /// each other.
@@ -222,6 +277,10 @@ mod tests {
                 },
             )
         })
+    }
+
+    fn checksum_ok(packet: &[u8]) -> bool {
+        Sctp::new(packet).is_some_and(|view| view.checksum() == checksum(packet))
     }
 
     fn kinds(packet: &[u8]) -> Vec<u8> {
@@ -298,6 +357,32 @@ mod tests {
         assert!(!checksum_ok(&packet));
         assert!(refresh(&mut packet));
         assert_eq!(packet, SCAPY_DATA_TO_2905);
+        let mut packet = SCAPY_DATA.to_vec();
+        assert!(replace(&mut packet, (2, 2905_u16.to_be_bytes()), 40));
+        assert_eq!(packet, SCAPY_DATA_TO_2905);
+        // Of its first fragment.
+        let mut front = SCAPY_DATA[..24].to_vec();
+        assert!(replace(&mut front, (2, 2905_u16.to_be_bytes()), 40));
+        assert_eq!(front, SCAPY_DATA_TO_2905[..24]);
+    }
+
+    #[test]
+    fn the_largest_datagrams_have_a_port_replaced_too() {
+        for len in [32_768, 65_515, 65_535] {
+            let mut packet: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            assert!(refresh(&mut packet) && replace(&mut packet[..1_480], (0, [9, 9]), len));
+            assert!(packet[..2] == [9, 9] && checksum_ok(&packet), "{len}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_port_of_a_packet_is_not_replaced() {
+        let mut packet = SCAPY_DATA.to_vec();
+        for (at, len) in [(0, 39), (3, 40), (4, 40), (usize::MAX, 40)] {
+            assert!(!replace(&mut packet, (at, [1, 2]), len), "{at} {len}");
+        }
+        assert!(!replace(&mut packet[..11], (0, [1, 2]), 40));
+        assert_eq!(packet, SCAPY_DATA);
     }
 
     #[test]
@@ -322,6 +407,23 @@ mod tests {
         fn the_tables_give_what_a_bit_at_a_time_gives(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0usize..300) {
             let (front, rear) = bytes.split_at(cut.min(bytes.len()));
             prop_assert_eq!(!update(update(u32::MAX, front), rear), slow(&bytes));
+        }
+
+        #[test]
+        fn a_port_replaced_in_the_front_is_one_replaced_in_the_whole(
+            mut bytes in proptest::collection::vec(any::<u8>(), 12..2_000),
+            front in 12usize..100, at in 0usize..2, new: [u8; 2], damage: u32,
+        ) {
+            refresh(&mut bytes);
+            let (at, len, mut whole) = (2 * at, bytes.len(), bytes.clone());
+            whole[at..at + 2].copy_from_slice(&new);
+            refresh(&mut whole);
+            // As wrong as it was.
+            for packet in [&mut bytes, &mut whole] {
+                packet[8..12].iter_mut().zip(damage.to_be_bytes()).for_each(|(byte, damage)| *byte ^= damage);
+            }
+            prop_assert!(replace(&mut bytes[..front.min(len)], (at, new), len));
+            prop_assert_eq!(bytes, whole);
         }
 
         #[test]

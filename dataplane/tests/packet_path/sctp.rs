@@ -2,13 +2,13 @@
 
 use crate::support::{
     Lab, Plan, Size,
-    frames::{C0, D0, D1, Ip, R1, R2, ethernet, icmp_packet},
+    frames::{C0, D0, D1, Ip, R1, R2, checksum, ethernet, icmp_packet},
 };
 use pointsman_dataplane::{
     scheduler::Kind,
     verdict::{
         Answer,
-        DropReason::{self, TransportHeader},
+        DropReason::{self, FragmentMalformed, FragmentUnmatched},
     },
 };
 use std::net::SocketAddr;
@@ -132,18 +132,130 @@ fn an_association_over_ipv6_is_translated_too() {
 }
 
 #[test]
-fn a_wrong_crc_stays_wrong_or_goes_nowhere() {
+fn a_wrong_crc_stays_as_wrong_as_it_was() {
     let (client, wrong) = ("10.0.0.2:5000", |to: &str, ttl| packet_of("10.0.0.2:5000", to, DATA, 0x100, ttl));
-    // The port stays: nothing that the CRC covers changes, so that the server finds it wrong.
-    let mut lab = Lab::new(natted(80));
-    lab.send(&[from_client(client, VIP, INIT)]);
-    let out = lab.send(&[ethernet(D0, C0, &wrong(VIP, 64))]);
-    assert_eq!(out, [ethernet(R2, D1, &wrong("192.168.50.12:80", 63))]);
-    // The port changes: a new CRC would make it right.
+    for port in [80, 2905] {
+        let mut lab = Lab::new(natted(port));
+        lab.send(&[from_client(client, VIP, INIT)]);
+        let out = lab.send(&[ethernet(D0, C0, &wrong(VIP, 64))]);
+        assert_eq!(out, [ethernet(R2, D1, &wrong(&format!("192.168.50.12:{port}"), 63))]);
+        assert_eq!(lab.all_drops(), []);
+    }
+}
+
+/// The packet's data in fragments of at most 24 bytes, but the first `front` bytes in one. `extension`: of IPv6, behind the
+/// fragment header of the first.
+fn cut(packet: &[u8], front: usize, extension: &[u8]) -> Vec<Vec<u8>> {
+    let v6 = packet[0] >> 4 == 6;
+    let (header, data) = packet.split_at(if v6 { 40 } else { 20 });
+    let data = [extension, data].concat();
+    let mut begins = vec![0];
+    begins.extend((extension.len() + front..data.len()).step_by(24));
+    let ends = begins.iter().skip(1).copied().chain([data.len()]);
+    let part = |(begin, end): (&usize, usize)| {
+        let more = end < data.len();
+        let mut part = header.to_vec();
+        if v6 {
+            let word = (*begin as u16 | u16::from(more)).to_be_bytes();
+            part[4..6].copy_from_slice(&((end - begin + 8) as u16).to_be_bytes());
+            part[6] = 44;
+            part.extend([if extension.is_empty() { SCTP } else { 60 }, 0, word[0], word[1], 0, 0, 0, 7]);
+        } else {
+            part[2..4].copy_from_slice(&((end - begin + 20) as u16).to_be_bytes());
+            let word = (*begin / 8) as u16 | if more { 0x2000 } else { 0 };
+            part[6..8].copy_from_slice(&word.to_be_bytes());
+            part[10..12].fill(0);
+            let sum = checksum(&part);
+            part[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        [part, data[*begin..end].to_vec()].concat()
+    };
+    begins.iter().zip(ends).map(part).collect()
+}
+
+/// Sends the packet of `sent` in fragments by port `by`, in an order, and compares what leaves with those of `expected`.
+fn passes_in_fragments(
+    lab: &mut Lab,
+    (by, sent, expected): (usize, &[Vec<u8>], &[Vec<u8>]),
+    order: &[usize],
+) {
+    let ends = [(D0, C0, R1, D1), (D1, R1, C0, D0)];
+    let (to, from, next, own) = ends[by];
+    let mut out = Vec::new();
+    for n in order {
+        out.extend(lab.send_by(by, &[ethernet(to, from, &sent[*n])]));
+        lab.poll();
+        out.extend(lab.taken());
+    }
+    let mut expected: Vec<_> = expected.iter().map(|part| ethernet(next, own, part)).collect();
+    out.sort();
+    expected.sort();
+    assert_eq!(out, expected, "by port {by} in the order {order:?}");
+}
+
+#[test]
+fn fragments_by_nat_to_another_port_have_the_crc_of_the_whole_in_whatever_order_they_come() {
+    let families = [
+        (VIP, "10.0.0.2:5000", "192.168.50.11:2905", &b""[..]),
+        ("[fd00:1::100]:80", "[fd00:1::2]:5000", "[fd00:50::11]:2905", b""),
+        // Eight bytes of options between.
+        ("[fd00:1::100]:80", "[fd00:1::2]:5000", "[fd00:50::11]:2905", &[SCTP, 0, 1, 4, 0, 0, 0, 0]),
+    ];
+    let large: Vec<u8> = [&b"\0\x03\0\x50\0\0\0\x01\0\0\0\0\0\0\0\0"[..], &[7; 64]].concat();
+    for (workers, (vip, client, server, extension)) in
+        [1, 2, 3].iter().flat_map(|n| families.map(|family| (*n, family)))
+    {
+        let plan = Plan::new().service(vip, SCTP, Kind::Rr, 1).natted(0, 2905);
+        let mut lab = Lab::sized(plan, Size { workers, ..Size::default() });
+        lab.send(&[from_client(client, vip, INIT)]);
+        let parts = |from: &str, to: &str, ttl| cut(&packet(from, to, &large, ttl), 16, extension);
+        for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 4, 0, 3, 2], [3, 0, 4, 1, 2]] {
+            let (sent, expected) = (parts(client, vip, 64), parts(client, server, 63));
+            assert_eq!(sent.len(), order.len());
+            passes_in_fragments(&mut lab, (0, &sent, &expected), &order);
+            let (sent, expected) = (parts(server, client, 64), parts(vip, client, 63));
+            passes_in_fragments(&mut lab, (1, &sent, &expected), &order);
+            // Long enough for no end to be taken for the next datagram's.
+            lab.run(1_100);
+        }
+        assert_eq!(lab.all_drops(), []);
+        lab.assert_accounted(0);
+    }
+}
+
+#[test]
+fn a_first_fragment_whose_last_does_not_come_is_counted_after_a_second() {
     let mut lab = Lab::new(natted(2905));
-    lab.send(&[from_client(client, VIP, INIT)]);
-    assert!(lab.send(&[ethernet(D0, C0, &wrong(VIP, 64))]).is_empty());
-    assert_eq!(lab.all_drops(), [(TransportHeader, 1)]);
+    lab.send(&[from_client("10.0.0.2:5000", VIP, INIT)]);
+    let parts = cut(&packet("10.0.0.2:5000", VIP, DATA, 64), 16, b"");
+    let frame = |part: &[u8]| ethernet(D0, C0, part);
+    assert!(lab.send(&[frame(&parts[0])]).is_empty());
+    lab.assert_accounted(0);
+    lab.run(1_100);
+    assert_eq!(lab.all_drops(), [(FragmentUnmatched, 1)]);
+    // By direct routing nobody waits.
+    let mut lab = Lab::new(Plan::new().service(VIP, SCTP, Kind::Rr, 1));
+    lab.send(&[from_client("10.0.0.2:5000", VIP, INIT)]);
+    assert_eq!(lab.send(&[frame(&parts[0])]).len(), 1);
+    lab.assert_accounted(0);
+}
+
+#[test]
+fn a_last_fragment_that_ends_before_the_first_does_makes_none_of_them_right() {
+    let mut lab = Lab::new(natted(2905));
+    lab.send(&[from_client("10.0.0.2:5000", VIP, INIT)]);
+    let parts = cut(&packet("10.0.0.2:5000", VIP, &[DATA, DATA, DATA].concat(), 64), 48, b"");
+    let mut last = parts[1].clone();
+    // Its offset: 8 bytes, which the first has.
+    last[6..8].copy_from_slice(&[0, 1]);
+    last[10..12].fill(0);
+    let sum = checksum(&last[..20]);
+    last[10..12].copy_from_slice(&sum.to_be_bytes());
+    assert!(lab.send(&[ethernet(D0, C0, &parts[0]), ethernet(D0, C0, &last)]).is_empty());
+    assert_eq!(lab.all_drops(), [(FragmentMalformed, 1)]);
+    lab.run(1_100);
+    assert_eq!(lab.all_drops(), [(FragmentMalformed, 1), (FragmentUnmatched, 1)]);
+    lab.assert_accounted(0);
 }
 
 /// What direct routing sees of an association: the client's packets.

@@ -145,7 +145,12 @@ fn fragments() -> Vec<(usize, Vec<u8>)> {
     };
     let there = cut(&udp_packet("10.0.0.2:2005", "10.0.0.100:53", &[5; 60], &Ip::default()), 50);
     let back = cut(&udp_packet("192.168.50.11:5353", "10.0.0.2:2005", &[6; 60], &Ip::default()), 51);
-    there.iter().map(|part| outside(part)).chain(back.iter().map(|part| inside(part))).collect()
+    // SCTP: the first of each waits for its other.
+    let chunks = [3; 12];
+    let there_too = cut(&sctp_packet("10.0.0.2:2000", "10.0.0.100:36412", &chunks, &Ip::default()), 52);
+    let back_too = cut(&sctp_packet("192.168.50.11:36500", "10.0.0.2:2000", &chunks, &Ip::default()), 53);
+    let outside = there.iter().chain(&there_too).map(|part| outside(part));
+    outside.chain(back.iter().chain(&back_too).map(|part| inside(part))).collect()
 }
 
 /// ICMP errors about packets of each direction, about tunnels, and of no connection.

@@ -11,7 +11,7 @@ use pointsman_dataplane::{
     parse,
     routing::Forwarding,
     scheduler::Kind as Rule,
-    snapshot::Presence,
+    snapshot::{Method, Presence},
 };
 use std::sync::LazyLock;
 use support::{
@@ -253,7 +253,7 @@ fn reconfigure(lab: &mut Lab, record: &[u8]) {
     let [what, which, ..] = *record else { return };
     let slot = usize::from(which) % lab.plan.slots.len();
     let service = usize::from(which) % lab.plan.services.len();
-    match what % 9 {
+    match what % 10 {
         0 => lab.plan.slots[slot].presence = Presence::Removed,
         1 => lab.plan.slots[slot].presence = Presence::Present,
         2 => lab.plan.slots[slot].presence = Presence::ServiceGone,
@@ -262,6 +262,11 @@ fn reconfigure(lab: &mut Lab, record: &[u8]) {
         5 => lab.plan.policies.sloppy_tcp ^= true,
         6 => lab.plan.mtu = 1_280 + u16::from(which % 221),
         7 => lab.plan.slots[slot].shared.set_thresholds(u32::from(which) % 8, 0),
+        // Of those of direct routing, whose virtual addresses may leave towards the servers.
+        8 => {
+            let slot = &mut lab.plan.slots[6 + usize::from(which) % 4];
+            slot.method = if which < 128 { Method::Direct } else { Method::Nat };
+        }
         _ => {
             for (_, weight) in &mut lab.plan.services[service].servers {
                 *weight = u32::from(what) % 5;
