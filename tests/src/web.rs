@@ -112,6 +112,12 @@ impl Web {
 }
 
 impl Held {
+    /// Waits until more of the answer comes than has come.
+    pub fn goes_on(&self) {
+        let before = self.process.log().len();
+        wait_until("more of a slow answer comes", 10, || self.process.log().len() > before);
+    }
+
     /// Ends the connection, as a user does who closes the browser.
     pub fn end(&self) {
         self.process.signal("TERM");

@@ -7,7 +7,7 @@
 //! ```
 
 use super::with_one_and_two_workers;
-use pointsman_tests::{Director, Lab, Web, wait_until};
+use pointsman_tests::{Director, Held, Lab, Web, wait_until};
 
 /// `iptables -t nat -A POSTROUTING -s 10.10.10.0/24 -o eth0 -j SNAT --to-source 20.20.20.11`
 const SOURCE_NAT: &str = "source-nat add --source 10.10.10.0/24 --interface eth0 --to 20.20.20.11";
@@ -160,6 +160,33 @@ fn a_director_with_one_interface_translates_for_servers_on_the_clients_segment()
         let network = Network::one_armed(workers);
         network.director.ipvsadm_all(&[SERVICE, "-a -t 20.20.20.11:80 -r 10.10.10.12:8080 -m"]);
         transfer(&network);
+    });
+}
+
+#[test]
+fn connections_keep_their_method_when_ipvsadm_gives_their_server_another() {
+    with_one_and_two_workers(|workers| {
+        let network = Network::one_armed(workers);
+        let (lab, director) = (&network.lab, &network.director);
+        // By direct routing the server answers from the VIP, straight to the client; for itself it goes by the director.
+        lab.hold_quietly("server", "lo", &["20.20.20.11"]);
+        lab.ok(
+            "server",
+            "ip route add 20.20.20.0/24 dev eth0 table 7 && ip rule add from 20.20.20.11 table 7",
+        );
+        director.ipvsadm_all(&[SERVICE, "-a -t 20.20.20.11:80 -r 10.10.10.12:80 -m"]);
+        let mut held = vec![lab.hold_connection("client", "http://20.20.20.11")];
+        for method in ["-g", "-m"] {
+            director.ipvsadm_all(&[&format!("-e -t 20.20.20.11:80 -r 10.10.10.12:80 {method}")]);
+            let out_before = director.stats()[2];
+            assert_eq!(lab.requests("client", "http://20.20.20.11/", 5), ["server"; 5], "{method}");
+            held.push(lab.hold_connection("client", "http://20.20.20.11"));
+            assert!(held.iter().all(|held| held.page == "server"));
+            held.iter().for_each(Held::goes_on);
+            assert!(director.stats()[2] > out_before, "answers to the first pass the director still");
+        }
+        let listed = director.ipvsadm("-Lnc").stdout;
+        assert_eq!(listed.lines().filter(|line| line.contains(" ESTABLISHED ")).count(), 3, "{listed}");
     });
 }
 
