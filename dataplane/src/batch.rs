@@ -5,7 +5,11 @@ use crate::{
         key::{Key4, Key6},
         table::Role,
     },
-    fragments::{held::Held, tracker::Fragments},
+    fragments::{
+        held::Held,
+        tracker::Fragments,
+        unfinished::{Unfinished, Unsummed},
+    },
     limits::{BATCH, RELEASE_BUDGET},
     port::{Frame, Frames},
     time::Nanos,
@@ -182,6 +186,10 @@ pub struct Batch<F> {
     pub key6: [Key6; BATCH],
     /// Fragments that came before the first of their datagram.
     pub held: Held<F>,
+    /// First fragments of this batch whose checksum takes the last: their numbers, where they go, and what is missing.
+    pub unsummed: ArrayVec<(u8, Verdict, Unsummed), BATCH>,
+    /// Those of earlier batches.
+    pub unfinished: Unfinished<F>,
     /// How many of the frames were held until now: they have been counted already.
     pub released: usize,
 }
@@ -196,6 +204,8 @@ impl<F: Frame> Batch<F> {
             packets: [Packet::NEW; BATCH],
             key6: [Key6::default(); BATCH],
             held: Held::new(),
+            unsummed: ArrayVec::new(),
+            unfinished: Unfinished::new(),
             released: 0,
         })
     }
@@ -215,6 +225,27 @@ impl<F: Frame> Batch<F> {
             came_by(runs, frames.len(), (port, false));
         });
         self.released = self.frames.len();
+    }
+
+    /// Says where frame `i` goes, at once or when its checksum is right.
+    pub fn goes(&mut self, i: usize, verdict: Verdict, unsummed: Option<Unsummed>) {
+        self.packets[i].verdict = verdict;
+        if let Some(unsummed) = unsummed {
+            // Each frame of a batch but once.
+            self.unsummed.push((i as u8, verdict, unsummed));
+            self.packets[i].verdict = Verdict::Unfinished;
+        }
+    }
+
+    /// Takes the first fragments into the empty batch that have what they waited for, or waited in vain. They are decided.
+    #[cold]
+    pub fn finish(&mut self, fragments: &Fragments, now: Nanos) {
+        let Self { frames, packets, unfinished, .. } = self;
+        unfinished.finish(fragments, now, |frame, packet| {
+            packets[frames.len()] = packet;
+            frames.push(frame);
+        });
+        self.way = None;
     }
 
     /// Frames in it.

@@ -96,7 +96,8 @@ impl<F: Frame> Egress<F> {
     ) {
         let at = (now, snapshot, stats);
         let mut forwarded = 0;
-        for (frame, packet) in batch.frames.drain(..).zip(&batch.packets) {
+        let Batch { frames, packets, held, unsummed, unfinished, .. } = batch;
+        for (i, (frame, packet)) in frames.drain(..).zip(packets).enumerate() {
             match packet.verdict {
                 Verdict::Forward(port) => {
                     let queued = self.enqueue(usize::from(port), frame, ports, stats);
@@ -117,7 +118,21 @@ impl<F: Frame> Egress<F> {
                 Verdict::Hold => {
                     let datagram = fragments::datagram(frame.data(), &packet.layout);
                     let oldest = match datagram {
-                        Some(datagram) => batch.held.hold(frame, packet.port, datagram, now),
+                        Some((datagram, _)) => held.hold(frame, packet.port, datagram, now),
+                        None => Some(frame),
+                    };
+                    if oldest.is_some() {
+                        stats.dropped(DropReason::FragmentUnmatched);
+                    }
+                }
+                Verdict::Unfinished => {
+                    // They were not found in the batch's order.
+                    let what = unsummed.iter().find(|(number, ..)| usize::from(*number) == i);
+                    let oldest = match what {
+                        Some((_, verdict, unsummed)) => {
+                            let packet = Packet { verdict: *verdict, ..*packet };
+                            unfinished.hold(frame, packet, *unsummed, now)
+                        }
                         None => Some(frame),
                     };
                     if oldest.is_some() {
@@ -141,6 +156,7 @@ impl<F: Frame> Egress<F> {
                 }
             }
         }
+        unsummed.clear();
         stats.forwarded.add(forwarded);
     }
 

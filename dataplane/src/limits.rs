@@ -34,10 +34,10 @@ pub const MAX_FRAGMENTED: usize = 4_096;
 /// Seconds from the first fragment on for which they are followed: what the kernel grants (`ipfrag_time`).
 pub const FRAGMENTS_SECONDS: u64 = 30;
 
-/// Fragments that wait for the first of their datagram, for each worker.
+/// Fragments that wait for the first of their datagram, for each worker; and first ones that wait for the last.
 pub const MAX_HELD: usize = 64;
 
-/// How long a fragment waits for it.
+/// How long a fragment waits.
 pub const HELD_MILLIS: u64 = 1_000;
 
 /// Fragments that one poll releases at most, so that there is room in the batch for others.

@@ -150,13 +150,17 @@ fn other<F: Frame>(
     tables: (&Table<Key4>, &Table<Key6>),
     found: &mut Found,
 ) {
-    let (frame, packet) = (&batch.frames[usize::from(i)], &mut batch.packets[usize::from(i)]);
+    // What was handed over another worker has noted.
+    let at = usize::from(i);
+    let is_received = batch.runs.iter().find(|run| at < run.end).is_some_and(|run| run.received);
+    let is_new = is_received || at < batch.released;
+    let (frame, packet) = (&batch.frames[at], &mut batch.packets[at]);
     let key6 = &mut batch.key6[usize::from(i)];
     let mac = snapshot.ports.get(usize::from(packet.port)).map_or([0; 6], |port| port.mac);
     unusual(frame.data(), (mac, !snapshot.routing.source_nat.is_empty()), packet, key6);
     if packet.layout.kind == Kind::Fragment
         && packet.verdict == Verdict::Open
-        && let Some(keys) = fragments::admit(frame.data(), packet, snapshot, now)
+        && let Some(keys) = fragments::admit(frame.data(), packet, snapshot, (now, is_new))
     {
         is_looked_up(packet, key6, &keys);
     }

@@ -87,13 +87,6 @@ pub struct Routing {
     pub source_nat: Box<[SourceNat]>,
 }
 
-impl Routing {
-    /// Whether there are packets that are translated.
-    pub fn translates(&self) -> bool {
-        !self.servers.is_empty() || !self.source_nat.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

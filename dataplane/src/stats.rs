@@ -114,7 +114,7 @@ pub struct WorkerStats {
     pub forwarded: Counter,
     /// Frames more than there were packets, as these were cut into fragments; counted where these went, too.
     pub cut: Counter,
-    /// Fragments that wait for the first of their datagram.
+    /// Fragments that wait for another of their datagram.
     pub held: Counter,
     /// Frames left to the host.
     pub punted: Counter,

@@ -18,8 +18,10 @@ pub enum Verdict {
     Answer(Answer),
     /// The same, but it is larger than the MTU of the next hop of that number, and may be cut into fragments.
     Cut(u32),
-    /// A fragment that waits for the first of its datagram, or for the last.
+    /// A fragment that waits for the first of its datagram.
     Hold,
+    /// The first fragment of a datagram, which waits for the last: see [`crate::fragments::unfinished`].
+    Unfinished,
     /// Left to the host: it has its own copy where it sees the port itself, else the frame goes by the exception path.
     Punt,
     /// For the host as a real server: goes by the exception path on every port, as the host's own copies are kept from it.
@@ -74,7 +76,7 @@ counted! {
         Ipv6Extensions = "ipv6_extensions", "More than eight extension headers, or a chain of them that is broken.";
         TransportHeader = "transport_header", "A TCP, UDP, SCTP or ICMP header that is cut off or contradicts itself.";
         FragmentMalformed = "fragment_malformed", "A fragment that is empty, overlaps or cuts off the transport header, or reaches beyond 65,535 bytes: broken, or an attack.";
-        FragmentUnmatched = "fragment_unmatched", "A fragment whose first (of SCTP by NAT: whose last) did not come within a second, or was of no connection: lost on the way, or a scan.";
+        FragmentUnmatched = "fragment_unmatched", "A fragment whose first (of SCTP that NAT gives another port: whose last) did not come within a second, or was of no connection: lost on the way, or a scan.";
         ProtocolUnsupported = "protocol_unsupported", "An ICMP message to a virtual address that is neither an echo request nor an error about a connection, or a packet of a protocol that source NAT cannot give another address.";
         MethodPending = "method_pending", "The server is the director itself, whose kernel takes no packets from the workers: `pointsman show` and the log say why.";
         NoCallId = "no_call_id", "A packet to a service with the persistence engine of SIP that would open a connection and has no Call-ID: not SIP, or not by UDP.";

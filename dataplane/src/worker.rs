@@ -162,7 +162,10 @@ impl<P: Port> Worker<P> {
         let batch = &mut *self.batch;
         batch.runs.clear();
         batch.released = 0;
-        if !batch.held.is_empty() {
+        if !batch.unfinished.is_empty() {
+            self.finish(now);
+        }
+        if !self.batch.held.is_empty() {
             self.release(now);
         }
         let batch = &mut *self.batch;
@@ -196,6 +199,15 @@ impl<P: Port> Worker<P> {
         let late = self.batch.held.expire(now) as u64;
         self.shared.stats.drops[DropReason::FragmentUnmatched as usize].add(late);
         self.batch.release(&self.config.get().fragments, now);
+    }
+
+    /// First fragments whose last has come leave, before all others.
+    #[cold]
+    fn finish(&mut self, now: Nanos) {
+        self.batch.finish(&self.config.get().fragments, now);
+        if !self.batch.is_empty() {
+            self.send_batch(now);
+        }
     }
 
     /// What the host sends by the exception path; it is not parsed.
@@ -252,6 +264,11 @@ impl<P: Port> Worker<P> {
     #[inline]
     fn transmit(&mut self, now: Nanos) {
         self.shared.stats.batch(self.batch.len() - self.batch.released);
+        self.send_batch(now);
+    }
+
+    #[inline]
+    fn send_batch(&mut self, now: Nanos) {
         let at = (now, self.config.get(), &self.shared.stats);
         self.egress.resolve(&mut self.batch, (&mut self.ports, &mut self.pool), &self.handoff, at);
     }
@@ -330,7 +347,7 @@ impl<P: Port> Worker<P> {
         if done == 0 {
             stats.empty_polls.add(1);
         }
-        stats.held.set(self.batch.held.len() as u64);
+        stats.held.set((self.batch.held.len() + self.batch.unfinished.len()) as u64);
         stats.connections.set((self.v4.len() + self.v6.len()) as u64);
         if now.ticks().since(self.counted).0 >= Ticks::PER_SECOND {
             self.counted = now.ticks();

@@ -19,6 +19,7 @@ use crate::{
     },
     director::Context,
     egress,
+    fragments::unfinished::Unsummed,
     port::Frame,
     reply::{self, Speaker},
     snapshot::{Destination, Method, NextHop, Snapshot},
@@ -191,7 +192,7 @@ fn others<F: Frame>(batch: &mut Batch<F>, picked: &Picked, context: &mut Context
         let i = usize::from(i);
         let (frame, packet) = (&mut batch.frames[i], &mut batch.packets[i]);
         match rewrite(frame, packet, &batch.key6[i], context) {
-            Ok(verdict) => packet.verdict = verdict,
+            Ok((verdict, unsummed)) => batch.goes(i, verdict, unsummed),
             Err(Unusual::Drop(reason)) => packet.drop(reason),
             // It holds a batch.
             Err(Unusual::TimeExceeded) => expired.push(i as u8),
@@ -245,13 +246,13 @@ fn is_plain(packet: &Packet) -> bool {
     usize::from(packet.layout.l4) == ethernet::HEADER_LEN + ipv4::HEADER_LEN
 }
 
-/// Rewrites any packet.
+/// Rewrites any packet. Returns where it goes, and what is missing of its checksum.
 fn rewrite(
     frame: &mut impl Frame,
     packet: &Packet,
     key6: &Key6,
     context: &Context<'_>,
-) -> Result<Verdict, Unusual> {
+) -> Result<(Verdict, Option<Unsummed>), Unusual> {
     let slot = packet.destination as usize;
     let destination =
         context.snapshot.destinations.get(slot).ok_or(Unusual::Drop(DropReason::DestinationRemoved))?;
@@ -261,7 +262,7 @@ fn rewrite(
     // A connection keeps the method that it was made by. But a server whose address has become the director's own is the director
     // for all: the original sees that by the route.
     if packet.role == Role::Local || (destination.method == Method::Local && !is_answer) {
-        return local(context.snapshot);
+        return local(context.snapshot).map(|verdict| (verdict, None));
     }
     let number = if is_answer { packet.hop } else { destination.next_hop };
     let hop = context.snapshot.hop(number).ok_or(Unusual::Drop(DropReason::NoRoute))?;
@@ -279,7 +280,7 @@ fn rewrite(
         return Err(Unusual::TooBig);
     }
     lower_ttl(header, packet.layout.v6);
-    let mut len = ip_len;
+    let (mut len, mut unsummed) = (ip_len, None);
     match packet.role {
         Role::Tunnel => {
             let tunnel = destination.tunnel.as_ref().ok_or(Unusual::Drop(DropReason::NoRoute))?;
@@ -294,25 +295,25 @@ fn rewrite(
             tunnel::wrap(frame, flow, way, &context.snapshot.policies).map_err(Unusual::Drop)?;
             // No router of the path cuts IPv6.
             if ip_len > mtu && destination.address.is_ipv6() {
-                return Ok(Verdict::Cut(number));
+                return Ok((Verdict::Cut(number), None));
             }
             len = ip_len.saturating_add(tunnel.overhead());
         }
         _ if ip_len > hop.mtu && !may_be_cut => return Err(Unusual::TooBig),
         Role::Server => {
             let from = destination.virtual_service.unwrap_or_else(|| known_as(packet, key6));
-            nat::translate(frame, &packet.layout, (End::Source, from), context).map_err(Unusual::Drop)?;
+            let translated = nat::translate(frame, &packet.layout, (End::Source, from), context);
+            unsummed = translated.map_err(Unusual::Drop)?;
         }
         Role::Nat => {
             let to = (destination.address, destination.port);
-            nat::translate(frame, &packet.layout, (End::Destination, to), context).map_err(Unusual::Drop)?;
+            let translated = nat::translate(frame, &packet.layout, (End::Destination, to), context);
+            unsummed = translated.map_err(Unusual::Drop)?;
         }
         _ => {}
     }
-    if len > hop.mtu {
-        return Ok(Verdict::Cut(number));
-    }
-    Ok(egress::address(frame, number, &hop))
+    let verdict = if len > hop.mtu { Verdict::Cut(number) } else { egress::address(frame, number, &hop) };
+    Ok((verdict, unsummed))
 }
 
 /// Whether a packet that is too large for its way out may leave in fragments.

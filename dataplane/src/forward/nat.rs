@@ -16,7 +16,7 @@ pub(crate) use usual::{batch, run};
 use crate::{
     batch::{Kind, Layout},
     director::Context,
-    fragments,
+    fragments::{self, tracker::Datagram, unfinished::Unsummed},
     port::Frame,
     verdict::DropReason,
     wire::{checksum, icmp, ipv4, ipv6, protocol, sctp},
@@ -60,46 +60,46 @@ impl End {
 }
 
 /// Gives one end of a packet another address, and another port unless that is 0. An ICMP error is translated with what it
-/// quotes.
+/// quotes. Returns what is missing of a first fragment's checksum.
 ///
 /// # Errors
-/// `FrameTruncated` and `TransportHeader` for what is not whole or not right, `NoRoute` for an address of the other family.
+/// `FrameTruncated`, `Ipv6Extensions` and `TransportHeader` for what is not whole or not right, `NoRoute` for an address of the other
+/// family, `FragmentMalformed` for a first fragment that ends behind the last.
 pub fn translate(
     frame: &mut impl Frame,
     layout: &Layout,
     (end, to): (End, (IpAddr, u16)),
     context: &Context<'_>,
-) -> Result<(), DropReason> {
+) -> Result<Option<Unsummed>, DropReason> {
     let packet = frame.data_mut().get_mut(usize::from(layout.l3)..usize::from(layout.end));
     let packet = packet.ok_or(DropReason::FrameTruncated)?;
     let l4 = usize::from(layout.l4 - layout.l3);
     if layout.kind == Kind::IcmpError {
-        return translate_error(packet, layout.v6, l4, end, to);
+        return translate_error(packet, layout.v6, l4, end, to).map(|()| None);
     }
     let number = transport(packet)?;
+    let is_numbered = !matches!(layout.kind, Kind::Fragment | Kind::Ipsec);
     // By the addresses that it came with.
-    let whole = match number {
-        protocol::SCTP => {
-            fragments::segment_len(packet, (l4, layout.v6), &context.snapshot.fragments, context.now)
-        }
+    let datagram = match number {
+        protocol::SCTP if is_numbered => fragments::extent(packet, layout.v6),
         _ => None,
     };
     let difference = readdress(packet, end, to.0)?;
     // There is no port in a later fragment, and none in AH and ESP.
-    if matches!(layout.kind, Kind::Fragment | Kind::Ipsec) {
-        return Ok(());
+    if !is_numbered {
+        return Ok(None);
     }
     if l4 >= packet.len() {
         return Err(DropReason::TransportHeader);
     }
     if number == protocol::SCTP {
-        return renumber_sctp(&mut packet[l4..], end, to.1, whole);
+        return renumber_sctp(&mut packet[l4..], end, to.1, (datagram, context));
     }
     renumber(&mut packet[l4..], number, end, to.1, difference)?;
     if number == protocol::UDP && packet[l4..].get(6..8) == Some(&[0, 0]) {
         sum_up(packet, l4);
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Gives a UDP datagram the checksum that it lacks. A fragment, of which only a part is here, goes on without.
@@ -193,15 +193,25 @@ fn renumber(segment: &mut [u8], number: u8, end: End, port: u16, change: u32) ->
     Ok(())
 }
 
-/// The same for SCTP, of whose segment, which has `whole` bytes, there may be but the front.
-fn renumber_sctp(segment: &mut [u8], end: End, port: u16, whole: Option<usize>) -> Result<(), DropReason> {
+/// The same for SCTP. Of a `datagram` in fragments this is the front: its checksum is right only once the last has come.
+fn renumber_sctp(
+    segment: &mut [u8],
+    end: End,
+    port: u16,
+    (datagram, context): (Option<(Datagram, u16)>, &Context<'_>),
+) -> Result<Option<Unsummed>, DropReason> {
     let (at, new) = (end.port(protocol::SCTP), port.to_be_bytes());
     if port == 0 || segment.get(at..at + 2) == Some(&new) {
-        return Ok(());
+        return Ok(None);
     }
-    let whole = whole.ok_or(DropReason::FragmentUnmatched)?;
-    let replaced = sctp::replace(segment, (at, new), whole);
-    if replaced { Ok(()) } else { Err(DropReason::TransportHeader) }
+    let change = sctp::replace(segment, (at, new)).ok_or(DropReason::TransportHeader)?;
+    let Some((datagram, end)) = datagram else {
+        change.correct(segment, 0);
+        return Ok(None);
+    };
+    let unsummed = Unsummed { datagram, end, change };
+    let is_finished = unsummed.finish(segment, &context.snapshot.fragments, context.now)?;
+    Ok((!is_finished).then_some(unsummed))
 }
 
 /// Corrects the checksum at `at` of a transport header; `may_be_missing`: 0 says that there is none.

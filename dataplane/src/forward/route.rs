@@ -226,16 +226,16 @@ fn send<F: Frame>(
         return error(batch, i, context, |frame, layout, at| reply::packet_too_big(frame, layout, at, mtu));
     }
     let frame = &mut batch.frames[i];
-    if let Some(change) = change
-        && let Err(reason) = nat::translate(frame, &layout, change, context)
-    {
-        return batch.packets[i].drop(reason);
-    }
+    let translated = change.map_or(Ok(None), |change| nat::translate(frame, &layout, change, context));
+    let unsummed = match translated {
+        Ok(unsummed) => unsummed,
+        Err(reason) => return batch.packets[i].drop(reason),
+    };
     if let Some(header) = frame.data_mut().get_mut(l3..) {
         lower_ttl(header, layout.v6);
     }
-    batch.packets[i].verdict =
-        if is_too_big { Verdict::Cut(number) } else { egress::address(frame, number, &hop) };
+    let verdict = if is_too_big { Verdict::Cut(number) } else { egress::address(frame, number, &hop) };
+    batch.goes(i, verdict, unsummed);
 }
 
 /// Tells the sender of frame `i` what is wrong, from the director's own address on its link.

@@ -1,5 +1,4 @@
-//! Fragments that wait for another of their datagram, a few and not for long: those that came before the first for that, the
-//! first, if its checksum takes the length of all, for the last.
+//! Fragments that came before the first of their datagram, and wait for it: a few, and not for long.
 
 use super::tracker::{Datagram, Fragments};
 use crate::{
@@ -11,18 +10,7 @@ struct Waiting<F> {
     frame: F,
     port: u8,
     datagram: Datagram,
-    /// Whether it is the first.
-    first: bool,
     since: Nanos,
-}
-
-impl<F> Waiting<F> {
-    fn is_over(&self, fragments: &Fragments, now: Nanos) -> bool {
-        match self.first {
-            true => fragments.ends(&self.datagram, now).is_some(),
-            false => fragments.known(&self.datagram, now).is_some(),
-        }
-    }
 }
 
 /// See the module. What is held came in this order.
@@ -50,18 +38,18 @@ impl<F> Held<F> {
         self.waiting.is_empty()
     }
 
-    /// Holds a frame that came in by `port`, a fragment of `datagram`; `first`: its first, which waits for the last. Returns the oldest if there is no room for both: it is to be dropped.
+    /// Holds a frame that came in by `port`. Returns the oldest if there is no room for both: it is to be dropped.
     #[must_use]
     #[cold]
-    pub fn hold(&mut self, frame: F, port: u8, (datagram, first): (Datagram, bool), now: Nanos) -> Option<F> {
+    pub fn hold(&mut self, frame: F, port: u8, datagram: Datagram, now: Nanos) -> Option<F> {
         let oldest = (self.waiting.len() == MAX_HELD).then(|| self.waiting.remove(0).frame);
-        self.waiting.push(Waiting { frame, port, datagram, first, since: now });
-        // What it waits for may have been noted since it was asked for.
+        self.waiting.push(Waiting { frame, port, datagram, since: now });
+        // Its first fragment may have been noted since it was asked for.
         self.noted = 0;
         oldest
     }
 
-    /// Gives the frames that need not wait any more, in order and at most `most`, with their port.
+    /// Gives the frames whose first fragment has come since, in order and at most `most`, with their port.
     #[cold]
     pub fn release(&mut self, fragments: &Fragments, now: Nanos, most: usize, mut give: impl FnMut(F, u8)) {
         let noted = fragments.noted();
@@ -69,12 +57,12 @@ impl<F> Held<F> {
             return;
         }
         let mut left = most;
-        let over = |waiting: &mut Waiting<F>| {
-            let over = left > 0 && waiting.is_over(fragments, now);
-            left -= usize::from(over);
-            over
+        let known = |waiting: &mut Waiting<F>| {
+            let known = left > 0 && fragments.known(&waiting.datagram, now).is_some();
+            left -= usize::from(known);
+            known
         };
-        for waiting in self.waiting.extract_if(.., over) {
+        for waiting in self.waiting.extract_if(.., known) {
             give(waiting.frame, waiting.port);
         }
         // If there may be more of them, the next call looks again.
@@ -122,7 +110,7 @@ mod tests {
     fn frames_are_given_back_in_order_when_their_first_fragment_has_come() {
         let (fragments, mut held) = (Fragments::new(64), Held::new());
         for n in 0..6 {
-            assert_eq!(held.hold(n, 3, (datagram(n % 2), false), Nanos(0)), None);
+            assert_eq!(held.hold(n, 3, datagram(n % 2), Nanos(0)), None);
         }
         assert_eq!(released(&mut held, &fragments, 9), []);
         note(&fragments, 1);
@@ -134,25 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_first_fragment_is_given_back_when_the_last_has_come() {
-        let (fragments, mut held) = (Fragments::new(64), Held::new());
-        note(&fragments, 1);
-        for (frame, datagram) in [(0, (datagram(1), true)), (1, (datagram(2), false))] {
-            assert_eq!(held.hold(frame, 3, datagram, Nanos(0)), None);
-        }
-        assert_eq!(released(&mut held, &fragments, 9), []);
-        fragments.end(&datagram(1), 40, Nanos(0));
-        assert_eq!(released(&mut held, &fragments, 9), [0]);
-        assert_eq!(held.len(), 1);
-    }
-
-    #[test]
     fn no_more_wait_than_there_is_room_for_and_none_longer_than_a_second() {
         let mut held = Held::new();
         for n in 0..64 {
-            assert_eq!(held.hold(n, 3, (datagram(n), false), Nanos::from_millis(u64::from(n))), None);
+            assert_eq!(held.hold(n, 3, datagram(n), Nanos::from_millis(u64::from(n))), None);
         }
-        assert_eq!(held.hold(64, 3, (datagram(64), false), Nanos::from_millis(64)), Some(0));
+        assert_eq!(held.hold(64, 3, datagram(64), Nanos::from_millis(64)), Some(0));
         assert_eq!(held.expire(Nanos::from_millis(1_000)), 0);
         assert_eq!(held.expire(Nanos::from_millis(1_001)), 1);
         assert_eq!(held.expire(Nanos::from_millis(1_063)), 62);

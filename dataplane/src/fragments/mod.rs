@@ -6,8 +6,9 @@
 //! ([`Kind::Flow`]); a later one stays [`Kind::Fragment`], has the flow's key, but no transport header: it changes
 //! the state of no connection, opens none but of UDP, and nothing answers it.
 //!
-//! SCTP's checksum is over the whole datagram, and changes with a port by how long that is. Where anything is translated, a
-//! first fragment of SCTP therefore waits for the last, which tells the length; the others go before it.
+//! SCTP's checksum is over the whole datagram, and changes with a port by how long that is. A first fragment of SCTP that NAT has
+//! given another port therefore waits, ready but for that, for the last, which tells the length ([`unfinished`]); what comes
+//! between goes before it.
 //!
 //! A fragment that would hide or overwrite the transport header ends here (RFC 1858, RFC 3128, RFC 7112). What overlaps
 //! behind it is for the server to judge, which puts the datagram together.
@@ -16,6 +17,7 @@
 
 pub mod held;
 pub mod tracker;
+pub mod unfinished;
 
 use crate::{
     batch::{Kind, Layout, Packet},
@@ -118,25 +120,22 @@ pub fn datagram(frame: &[u8], layout: &Layout) -> Option<(Datagram, bool)> {
     Some((part.datagram, part.offset == 0))
 }
 
-/// Bytes of a transport segment that begins at `l4` of a packet: of the whole, though the packet be its first fragment. `None`
-/// if it is one, and how long the whole is was not said.
-pub fn segment_len(
-    packet: &[u8],
-    (l4, v6): (usize, bool),
-    fragments: &tracker::Fragments,
-    now: Nanos,
-) -> Option<usize> {
-    let here = packet.len().checked_sub(l4)?;
-    let Some(part) = Part::of(packet, v6).ok()? else { return Some(here) };
-    let rest = fragments.ends(&part.datagram, now)?.checked_sub(part.len)?;
-    Some(here + usize::from(rest))
+/// The datagram that an IP packet is a fragment of, and where its data ends in that; `None` if it is none.
+pub(crate) fn extent(packet: &[u8], v6: bool) -> Option<(Datagram, u16)> {
+    let part = Part::of(packet, v6).ok()??;
+    Some((part.datagram, part.offset.checked_add(part.len)?))
 }
 
 /// Decides what a fragment is, which has no key yet: afterwards it has one, or is decided, or stays as it is
-/// because it is no concern of a connection. Returns its key if it has one.
+/// because it is no concern of a connection. Returns its key if it has one. `is_new`: no other worker has seen it before.
 #[cold]
-pub fn admit(frame: &[u8], packet: &mut Packet, snapshot: &Snapshot, now: Nanos) -> Option<Keys> {
-    match flow(frame, packet, snapshot, now) {
+pub fn admit(
+    frame: &[u8],
+    packet: &mut Packet,
+    snapshot: &Snapshot,
+    (now, is_new): (Nanos, bool),
+) -> Option<Keys> {
+    match flow(frame, packet, snapshot, (now, is_new)) {
         Ok(keys) => keys,
         Err(reason) => {
             packet.drop(reason);
@@ -149,7 +148,7 @@ fn flow(
     frame: &[u8],
     packet: &mut Packet,
     snapshot: &Snapshot,
-    now: Nanos,
+    (now, is_new): (Nanos, bool),
 ) -> Result<Option<Keys>, DropReason> {
     let layout = &mut packet.layout;
     let bytes = frame.get(usize::from(layout.l3)..usize::from(layout.end));
@@ -168,13 +167,8 @@ fn flow(
         let ports = parse::transport(payload, part.protocol, layout);
         let ports = ports.map_err(|_| DropReason::FragmentMalformed)?;
         let first = First { ports, protocol: part.protocol, len: part.len };
-        snapshot.fragments.note(&part.datagram, first, now);
-        if part.protocol == protocol::SCTP
-            && snapshot.routing.translates()
-            && snapshot.fragments.ends(&part.datagram, now).is_none()
-        {
-            packet.verdict = Verdict::Hold;
-            return Ok(None);
+        if is_new {
+            snapshot.fragments.note(&part.datagram, first, now);
         }
         (layout.kind, layout.l4) = (Kind::Flow, layout.l3 + part.l4);
         first
@@ -186,8 +180,8 @@ fn flow(
         if part.offset < first.len || (first.protocol == protocol::TCP && part.offset == 8) {
             return Err(DropReason::FragmentMalformed);
         }
-        if first.protocol == protocol::SCTP && !part.more {
-            snapshot.fragments.end(&part.datagram, part.offset + part.len, now);
+        if first.protocol == protocol::SCTP && !part.more && is_new {
+            snapshot.fragments.ends(&part.datagram, part.offset + part.len, now);
         }
         first
     };

@@ -55,7 +55,7 @@ struct Entry {
     /// Where it goes, if no connection tells that.
     chosen: Option<Chosen>,
     since: Nanos,
-    /// Where its data ends, and when that was said.
+    /// Where its data ends, and when that was said; until somebody has asked.
     end: Option<(u16, Nanos)>,
 }
 
@@ -67,7 +67,7 @@ struct Set([Option<Entry>; Fragments::WAYS]);
 pub struct Fragments {
     sets: Box<[CachePadded<Mutex<Set>>]>,
     hasher: DefaultHashBuilder,
-    /// First fragments and ends noted so far.
+    /// First fragments noted so far.
     noted: AtomicU64,
 }
 
@@ -86,7 +86,7 @@ impl Fragments {
         let age = |entry: &Option<Entry>| entry.map(|entry| entry.since);
         // An empty place is older than any.
         let known = set.place(datagram);
-        // The last may have come before, or this is seen again.
+        // Where an earlier datagram had the identification, the last of this one may have come before.
         let end = known.and_then(|way| set.0[way]).and_then(|entry| entry.end);
         let place = known.or_else(|| (0..Self::WAYS).min_by_key(|way| age(&set.0[*way])));
         if let Some(place) = place.and_then(|way| set.0.get_mut(way)) {
@@ -107,25 +107,21 @@ impl Fragments {
     }
 
     /// Notes where the data of a datagram ends, whose first fragment has come: the last says it.
-    pub fn end(&self, datagram: &Datagram, end: u16, now: Nanos) {
+    pub fn ends(&self, datagram: &Datagram, end: u16, now: Nanos) {
         self.change(datagram, |entry| entry.end = Some((end, now)));
-        self.noted.fetch_add(1, Relaxed);
     }
 
-    fn change(&self, datagram: &Datagram, change: impl FnOnce(&mut Entry)) {
-        if let Some(mut set) = self.lock(datagram)
-            && let Some(way) = set.place(datagram)
-            && let Some(entry) = &mut set.0[way]
-        {
-            change(entry);
-        }
-    }
-
-    /// Where the data of the datagram ends, if that was said in the last second: no other datagram of its stations has had
-    /// its identification since.
-    pub fn ends(&self, datagram: &Datagram, now: Nanos) -> Option<u16> {
-        let (end, since) = self.live(datagram, now)?.end?;
+    /// Where the data of the datagram ends, if that was said in the last second. Forgets it: the next datagram with the
+    /// identification ends elsewhere.
+    pub fn take_end(&self, datagram: &Datagram, now: Nanos) -> Option<u16> {
+        let (end, since) = self.change(datagram, |entry| entry.end.take())??;
         (now.0.saturating_sub(since.0) < HELD_MILLIS * 1_000_000).then_some(end)
+    }
+
+    fn change<T>(&self, datagram: &Datagram, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut set = self.lock(datagram)?;
+        let way = set.place(datagram)?;
+        set.0.get_mut(way)?.as_mut().map(change)
     }
 
     /// Where the datagram goes, if that was noted.
@@ -133,7 +129,7 @@ impl Fragments {
         self.live(datagram, now)?.chosen
     }
 
-    /// First fragments and ends noted so far: as long as it is the same, nothing new is known.
+    /// First fragments noted so far: as long as it is the same, nothing new is known.
     #[inline]
     pub fn noted(&self) -> u64 {
         self.noted.load(Relaxed)
@@ -200,20 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn where_a_datagram_ends_is_known_for_a_second_whichever_of_its_fragments_comes_again() {
+    fn where_a_datagram_ends_is_told_once_and_within_a_second() {
         let (fragments, at) = (Fragments::new(64), Nanos::from_millis);
-        fragments.end(&datagram(7), 100, at(0));
+        fragments.ends(&datagram(7), 100, at(0));
         fragments.note(&datagram(7), FIRST, at(0));
-        assert_eq!(fragments.ends(&datagram(7), at(0)), None, "nobody waits for what has not come");
-        fragments.end(&datagram(7), 100, at(1));
+        assert_eq!(fragments.take_end(&datagram(7), at(0)), None, "of a datagram that is not known");
+        fragments.ends(&datagram(7), 100, at(1));
+        // Its first is seen when an earlier datagram with the identification is still known.
         fragments.note(&datagram(7), FIRST, at(2));
-        assert_eq!(
-            (fragments.ends(&datagram(7), at(1_000)), fragments.ends(&datagram(8), at(2))),
-            (Some(100), None)
-        );
-        assert_eq!(fragments.ends(&datagram(7), at(1_001)), None);
-        fragments.end(&datagram(7), 60, at(5_000));
-        assert_eq!(fragments.ends(&datagram(7), at(5_000)), Some(60));
+        assert_eq!(fragments.take_end(&datagram(8), at(2)), None);
+        assert_eq!(fragments.take_end(&datagram(7), at(1_000)), Some(100));
+        assert_eq!(fragments.take_end(&datagram(7), at(1_000)), None);
+        fragments.ends(&datagram(7), 60, at(5_000));
+        assert_eq!(fragments.take_end(&datagram(7), at(6_000)), None, "too old");
     }
 
     #[test]

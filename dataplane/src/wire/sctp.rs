@@ -136,23 +136,31 @@ pub fn checksum(packet: &[u8]) -> u32 {
     !update(crc, packet.get(HEADER_LEN..).unwrap_or_default())
 }
 
-/// Writes two bytes at the even place `at` of the ports, and corrects the checksum of the packet, which has `len` bytes though
-/// `front` need not be all of it. What was damaged stays damaged: a CRC is linear, so that what changes of it hangs on what
-/// changes of the packet and on how much follows, not on the rest. False, and no change, if the common header is cut off,
-/// `at` is not in the ports, or `len` is less than is there.
-pub fn replace(front: &mut [u8], (at, new): (usize, [u8; 2]), len: usize) -> bool {
-    if front.len() > len {
-        return false;
+/// What changes of a packet's checksum by what has changed in front of it, as if nothing followed what is there. A CRC is linear:
+/// its change hangs on what changed and on how much follows, not on what that is. So what was damaged stays damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change(u32);
+
+impl Change {
+    /// Corrects the checksum of the packet that begins with `front`, where `rest` bytes follow what was there. False, and no
+    /// change, if the common header is cut off.
+    pub fn correct(self, front: &mut [u8], rest: usize) -> bool {
+        let Some(header) = chunk_mut::<HEADER_LEN>(front, 0) else { return false };
+        for (byte, change) in header[CHECKSUM..].iter_mut().zip(followed_by(self.0, rest).to_le_bytes()) {
+            *byte ^= change;
+        }
+        true
     }
-    let Some(header) = chunk_mut::<HEADER_LEN>(front, 0) else { return false };
-    let Some(port) = header[..4].get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) else { return false };
+}
+
+/// Writes two bytes of the ports of a packet, of which `front` is all or the front. `None`, and no change, if the common header is
+/// cut off or `at` is no place of the ports.
+pub fn replace(front: &mut [u8], (at, new): (usize, [u8; 2])) -> Option<Change> {
+    let follow = front.len().checked_sub(at.checked_add(2)?)?;
+    let port = chunk_mut::<HEADER_LEN>(front, 0)?[..4].get_mut(at..)?.first_chunk_mut::<2>()?;
     let changed = [port[0] ^ new[0], port[1] ^ new[1]];
     *port = new;
-    let change = followed_by(update(0, &changed), len - at - 2);
-    for (byte, change) in header[CHECKSUM..].iter_mut().zip(change.to_le_bytes()) {
-        *byte ^= change;
-    }
-    true
+    Some(Change(followed_by(update(0, &changed), follow)))
 }
 
 /// Writes the checksum of `packet`, for which see [`checksum`]. False, and no change, if the common header is cut off.
@@ -357,20 +365,22 @@ mod tests {
         assert!(!checksum_ok(&packet));
         assert!(refresh(&mut packet));
         assert_eq!(packet, SCAPY_DATA_TO_2905);
-        let mut packet = SCAPY_DATA.to_vec();
-        assert!(replace(&mut packet, (2, 2905_u16.to_be_bytes()), 40));
-        assert_eq!(packet, SCAPY_DATA_TO_2905);
-        // Of its first fragment.
-        let mut front = SCAPY_DATA[..24].to_vec();
-        assert!(replace(&mut front, (2, 2905_u16.to_be_bytes()), 40));
-        assert_eq!(front, SCAPY_DATA_TO_2905[..24]);
+        // Of the whole packet, and of its first fragment.
+        for len in [40, 24] {
+            let mut front = SCAPY_DATA[..len].to_vec();
+            let change = replace(&mut front, (2, 2905_u16.to_be_bytes())).expect("a header");
+            assert!(change.correct(&mut front, 40 - len));
+            assert_eq!(front, SCAPY_DATA_TO_2905[..len]);
+        }
     }
 
     #[test]
     fn the_largest_datagrams_have_a_port_replaced_too() {
         for len in [32_768, 65_515, 65_535] {
             let mut packet: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
-            assert!(refresh(&mut packet) && replace(&mut packet[..1_480], (0, [9, 9]), len));
+            assert!(refresh(&mut packet));
+            let change = replace(&mut packet[..1_480], (0, [9, 9])).expect("a header");
+            assert!(change.correct(&mut packet, len - 1_480));
             assert!(packet[..2] == [9, 9] && checksum_ok(&packet), "{len}");
         }
     }
@@ -378,10 +388,11 @@ mod tests {
     #[test]
     fn what_is_no_port_of_a_packet_is_not_replaced() {
         let mut packet = SCAPY_DATA.to_vec();
-        for (at, len) in [(0, 39), (3, 40), (4, 40), (usize::MAX, 40)] {
-            assert!(!replace(&mut packet, (at, [1, 2]), len), "{at} {len}");
+        for at in [3, 4, 39, 40, usize::MAX] {
+            assert_eq!(replace(&mut packet, (at, [1, 2])), None, "{at}");
         }
-        assert!(!replace(&mut packet[..11], (0, [1, 2]), 40));
+        assert_eq!(replace(&mut packet[..11], (0, [1, 2])), None);
+        assert!(!Change(1).correct(&mut packet[..11], 0));
         assert_eq!(packet, SCAPY_DATA);
     }
 
@@ -422,7 +433,9 @@ mod tests {
             for packet in [&mut bytes, &mut whole] {
                 packet[8..12].iter_mut().zip(damage.to_be_bytes()).for_each(|(byte, damage)| *byte ^= damage);
             }
-            prop_assert!(replace(&mut bytes[..front.min(len)], (at, new), len));
+            let front = front.min(len);
+            let change = replace(&mut bytes[..front], (at, new)).expect("a header");
+            prop_assert!(change.correct(&mut bytes, len - front));
             prop_assert_eq!(bytes, whole);
         }
 

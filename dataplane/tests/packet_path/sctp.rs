@@ -173,25 +173,29 @@ fn cut(packet: &[u8], front: usize, extension: &[u8]) -> Vec<Vec<u8>> {
     begins.iter().zip(ends).map(part).collect()
 }
 
-/// Sends the packet of `sent` in fragments by port `by`, in an order, and compares what leaves with those of `expected`.
-fn passes_in_fragments(
+/// What leaves when the packet of `sent` comes in fragments by port `by`, in an order: each has the other's place in `expected`.
+fn in_fragments(
     lab: &mut Lab,
     (by, sent, expected): (usize, &[Vec<u8>], &[Vec<u8>]),
     order: &[usize],
-) {
-    let ends = [(D0, C0, R1, D1), (D1, R1, C0, D0)];
-    let (to, from, next, own) = ends[by];
+) -> Vec<usize> {
+    let (to, from, next, own) = [(D0, C0, R1, D1), (D1, R1, C0, D0)][by];
     let mut out = Vec::new();
     for n in order {
         out.extend(lab.send_by(by, &[ethernet(to, from, &sent[*n])]));
         lab.poll();
         out.extend(lab.taken());
     }
-    let mut expected: Vec<_> = expected.iter().map(|part| ethernet(next, own, part)).collect();
-    out.sort();
-    expected.sort();
-    assert_eq!(out, expected, "by port {by} in the order {order:?}");
+    let place = |frame: &Vec<u8>| expected.iter().position(|part| *frame == ethernet(next, own, part));
+    out.iter().map(|frame| place(frame).unwrap_or_else(|| panic!("{order:?}: {frame:02x?}"))).collect()
 }
+
+/// Of a datagram: 80 bytes of data.
+fn large() -> Vec<u8> {
+    [&b"\0\x03\0\x50\0\0\0\x01\0\0\0\0\0\0\0\0"[..], &[7; 64]].concat()
+}
+
+const ORDERS: [[usize; 5]; 4] = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 4, 0, 3, 2], [3, 0, 4, 1, 2]];
 
 #[test]
 fn fragments_by_nat_to_another_port_have_the_crc_of_the_whole_in_whatever_order_they_come() {
@@ -201,22 +205,30 @@ fn fragments_by_nat_to_another_port_have_the_crc_of_the_whole_in_whatever_order_
         // Eight bytes of options between.
         ("[fd00:1::100]:80", "[fd00:1::2]:5000", "[fd00:50::11]:2905", &[SCTP, 0, 1, 4, 0, 0, 0, 0]),
     ];
-    let large: Vec<u8> = [&b"\0\x03\0\x50\0\0\0\x01\0\0\0\0\0\0\0\0"[..], &[7; 64]].concat();
     for (workers, (vip, client, server, extension)) in
         [1, 2, 3].iter().flat_map(|n| families.map(|family| (*n, family)))
     {
         let plan = Plan::new().service(vip, SCTP, Kind::Rr, 1).natted(0, 2905);
         let mut lab = Lab::sized(plan, Size { workers, ..Size::default() });
         lab.send(&[from_client(client, vip, INIT)]);
-        let parts = |from: &str, to: &str, ttl| cut(&packet(from, to, &large, ttl), 16, extension);
-        for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 4, 0, 3, 2], [3, 0, 4, 1, 2]] {
+        let parts = |from: &str, to: &str, ttl| cut(&packet(from, to, &large(), ttl), 16, extension);
+        // One after the other, with the same identification and another length.
+        for order in ORDERS {
             let (sent, expected) = (parts(client, vip, 64), parts(client, server, 63));
-            assert_eq!(sent.len(), order.len());
-            passes_in_fragments(&mut lab, (0, &sent, &expected), &order);
+            let mut out = in_fragments(&mut lab, (0, &sent, &expected), &order);
+            out.sort_unstable();
+            assert_eq!(out, [0, 1, 2, 3, 4], "{order:?}");
             let (sent, expected) = (parts(server, client, 64), parts(vip, client, 63));
-            passes_in_fragments(&mut lab, (1, &sent, &expected), &order);
-            // Long enough for no end to be taken for the next datagram's.
-            lab.run(1_100);
+            let mut out = in_fragments(&mut lab, (1, &sent, &expected), &order);
+            out.sort_unstable();
+            assert_eq!(out, [0, 1, 2, 3, 4], "{order:?}");
+            let short = |from: &str, to: &str, ttl| cut(&packet(from, to, DATA, ttl), 16, extension);
+            let (sent, expected) = (short(client, vip, 64), short(client, server, 63));
+            assert_eq!(in_fragments(&mut lab, (0, &sent, &expected), &[0, 1]).len(), 2);
+            // In one batch none waits.
+            let frames: Vec<_> = sent.iter().map(|part| ethernet(D0, C0, part)).collect();
+            let expected: Vec<_> = expected.iter().map(|part| ethernet(R1, D1, part)).collect();
+            assert_eq!(lab.send(&frames), expected);
         }
         assert_eq!(lab.all_drops(), []);
         lab.assert_accounted(0);
@@ -224,19 +236,59 @@ fn fragments_by_nat_to_another_port_have_the_crc_of_the_whole_in_whatever_order_
 }
 
 #[test]
-fn a_first_fragment_whose_last_does_not_come_is_counted_after_a_second() {
+fn only_a_first_fragment_that_gets_another_port_waits_and_not_before_it_has_made_its_association() {
+    // By NAT to another port, to the same, and by direct routing.
+    let plan = Plan::new().service(VIP, SCTP, Kind::Rr, 1).natted(0, 2905);
+    let plan = plan.service("10.0.0.101:80", SCTP, Kind::Rr, 1).natted(1, 80);
+    let mut lab = Lab::new(plan.service("10.0.0.102:80", SCTP, Kind::Rr, 1));
+    let client = "10.0.0.2:5000";
+    let opening = [INIT, &[0x80, 0, 0, 40], &[1; 36]].concat();
+    for (vip, server, waits) in [
+        (VIP, "192.168.50.11:2905", true),
+        ("10.0.0.101:80", "192.168.50.11:80", false),
+        ("10.0.0.102:80", "10.0.0.102:80", false),
+    ] {
+        let parts = |to: &str, ttl| cut(&packet(client, to, &opening, ttl), 32, b"");
+        let (sent, expected) = (parts(vip, 64), parts(server, 63));
+        let out = in_fragments(&mut lab, (0, &sent, &expected), &[0, 1, 2]);
+        assert_eq!(out, if waits { [1, 2, 0] } else { [0, 1, 2] }, "{vip}");
+    }
+    assert_eq!((lab.connections(), lab.all_drops()), (3, vec![]));
+    assert!(lab.list().iter().all(|listed| listed.packets_in == 3), "each is counted once");
+    lab.assert_accounted(0);
+}
+
+#[test]
+fn first_fragments_that_have_their_last_never_give_way_and_those_that_wait_in_vain_are_counted() {
     let mut lab = Lab::new(natted(2905));
     lab.send(&[from_client("10.0.0.2:5000", VIP, INIT)]);
-    let parts = cut(&packet("10.0.0.2:5000", VIP, DATA, 64), 16, b"");
-    let frame = |part: &[u8]| ethernet(D0, C0, part);
-    assert!(lab.send(&[frame(&parts[0])]).is_empty());
+    let parts = |id: u8| {
+        let mut parts = cut(&packet("10.0.0.2:5000", VIP, DATA, 64), 16, b"");
+        for part in &mut parts {
+            part[5] = id;
+            part[10..12].fill(0);
+            let sum = checksum(&part[..20]);
+            part[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        parts.into_iter().map(|part| ethernet(D0, C0, &part)).collect::<Vec<_>>()
+    };
+    // Full batches of datagrams in two parts, first as they are sent and then all first ones before all others.
+    let all: Vec<_> = (0..200).map(parts).collect();
+    let mut frames = all.concat();
+    assert_eq!(lab.send(&frames).len(), 400);
+    frames = (0..64).flat_map(|n| [all[n][0].clone()]).chain((0..64).map(|n| all[n][1].clone())).collect();
+    let mut out = lab.send(&frames).len();
+    lab.poll();
+    out += lab.taken().len();
+    assert_eq!((out, lab.all_drops()), (128, vec![]));
+    // No last comes.
+    for first in all.iter().take(100).map(|parts| &parts[0]) {
+        assert!(lab.send(std::slice::from_ref(first)).is_empty());
+    }
+    assert_eq!(lab.all_drops(), [(FragmentUnmatched, 36)]);
     lab.assert_accounted(0);
     lab.run(1_100);
-    assert_eq!(lab.all_drops(), [(FragmentUnmatched, 1)]);
-    // By direct routing nobody waits.
-    let mut lab = Lab::new(Plan::new().service(VIP, SCTP, Kind::Rr, 1));
-    lab.send(&[from_client("10.0.0.2:5000", VIP, INIT)]);
-    assert_eq!(lab.send(&[frame(&parts[0])]).len(), 1);
+    assert_eq!(lab.all_drops(), [(FragmentUnmatched, 100)]);
     lab.assert_accounted(0);
 }
 
