@@ -438,6 +438,12 @@ impl Control {
         warnings(&state.configuration, &state.network)
     }
 
+    /// Gives up what was kept for connections that have ended: to be called now and then.
+    pub async fn give_up_kept(&self) -> Result<(), Error> {
+        let state = &mut *self.state.lock().await;
+        if state.compiler.kept_in_vain().next().is_some() { self.renew(state).await } else { Ok(()) }
+    }
+
     /// Estimates the rates: to be called every [`crate::counters::RATE_SECONDS`].
     pub async fn estimate_rates(&self) {
         self.state.lock().await.accounts.tick(|slot| counted(&self.shared, slot));

@@ -182,6 +182,7 @@ fn flow<'a, K: Asked + BatchKey, F: Frame>(
     }
     if layout.kind == Kind::TunnelError {
         let entry = connections.table.find(key, hash).map(|entry| connections.table.get(entry));
+        let entry = entry.filter(|entry| entry.role == Role::Tunnel);
         let destination = entry.and_then(|entry| destination_of(entry, context.snapshot));
         return tunnel::relay(batch, i, destination, context);
     }

@@ -79,9 +79,9 @@ pub struct Routing {
     pub routes: Routes,
     /// Which packets may use them.
     pub forwarding: Forwarding,
-    /// The addresses of NATed servers.
+    /// The addresses of NATed servers, and of those that were and may have connections by NAT.
     pub servers: Addresses,
-    /// Protocol, address and port of NATed servers, but for those of marks: whose packets answer connections.
+    /// Protocol, address and port of them; the protocol of those of marks is 0.
     pub real_services: Services,
     /// In order: the first that fits a packet is the packet's.
     pub source_nat: Box<[SourceNat]>,

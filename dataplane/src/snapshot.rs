@@ -229,9 +229,10 @@ pub struct Destination {
     pub ends: Ends,
     /// How packets reach it.
     pub method: Method,
-    /// Index into [`Snapshot::next_hops`]; [`Destination::NO_ROUTE`] if no route leads there.
+    /// Index into [`Snapshot::next_hops`]; [`Destination::NO_ROUTE`] if no route leads there, and if the address is the machine's
+    /// own.
     pub next_hop: u32,
-    /// Of a destination behind a tunnel.
+    /// Of a destination behind a tunnel, or of one that was and may have connections through it.
     pub tunnel: Option<Arc<Tunnel>>,
     /// How long its connections live, where its service has times of its own.
     pub timeouts: Option<Arc<Timeouts>>,

@@ -229,7 +229,8 @@ impl DestinationShared {
 
     /// Whether it has any.
     pub fn has_connections(&self) -> bool {
-        self.active().wrapping_add(self.inactive()) > 0
+        // One that changes from one count into the other meanwhile is seen in the first or in the last.
+        self.active() > 0 || self.inactive() > 0 || self.active() > 0
     }
 
     /// Whether the destination has reached its upper threshold and not come down to its lower one since.

@@ -13,7 +13,7 @@ use super::{
     next_hops::NextHops,
     published::Published,
     slots::{DestinationKey, Moment, Slot, Slots},
-    tunnels::Tunnels,
+    tunnels::{self, Tunnels},
 };
 use crate::{
     kernel::Network,
@@ -29,12 +29,12 @@ use pointsman_dataplane::{
     limits::{MAX_DESTINATIONS, MAX_FRAGMENTED, MAX_TEMPLATES},
     on_link::OnLink,
     scheduler::{Candidate, Flags, Rule, Scheduler},
-    snapshot::{self, Destination, NextHop, Presence, Snapshot},
+    snapshot::{self, Destination, Encapsulation, NextHop, Presence, Snapshot},
     stats::DestinationShared,
     time::{Nanos, Ticks},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 use ways::Ways;
@@ -48,8 +48,10 @@ pub struct Compiler {
     services: HashMap<ServiceKey, Compiled>,
     /// The destinations by slot, as they are to be next.
     destinations: Vec<Destination>,
-    /// The methods by which each of them may have connections: one keeps that which it was made by.
-    made_by: Vec<Methods>,
+    /// What the connections of each of them may need.
+    made_by: Vec<MadeBy>,
+    /// The slots whose connections need what new ones do not.
+    kept: BTreeSet<u32>,
     published: Published,
     tunnels: Tunnels,
     ways: Ways,
@@ -116,6 +118,7 @@ impl Compiler {
             services: HashMap::new(),
             destinations: Vec::new(),
             made_by: Vec::new(),
+            kept: BTreeSet::new(),
             published: Published::default(),
             tunnels: Tunnels::default(),
             ways: Ways::default(),
@@ -140,7 +143,15 @@ impl Compiler {
         &self.on_link
     }
 
-    /// The services of the last generation that have the director itself as a server.
+    /// The services with servers for whose connections something is kept though they have none: the next generation is
+    /// without.
+    pub fn kept_in_vain(&self) -> impl Iterator<Item = ServiceKey> {
+        let slots = self.kept.iter().filter_map(|number| self.slots.all().get(*number as usize));
+        slots.filter(|slot| !slot.shared.has_connections()).map(|slot| slot.key.service)
+    }
+
+    /// The services of the last generation that have the director itself as a server, or had it and may have connections to
+    /// it.
     pub fn local_services(&self) -> impl Iterator<Item = &Service> {
         self.services.values().filter(|compiled| compiled.local).map(|compiled| compiled.source.as_ref())
     }
@@ -277,9 +288,12 @@ impl Compiler {
             }
         }
         let retimed = self.timeouts != configuration.timeouts;
+        let over: HashSet<ServiceKey> = self.kept_in_vain().collect();
         for service in &configuration.services {
             let old = self.services.get(&service.key).filter(|_| !difference.ended.contains(&service.key));
-            let anew = all || (retimed && service.timeouts != ServiceTimeouts::default());
+            let anew = all
+                || over.contains(&service.key)
+                || (retimed && service.timeouts != ServiceTimeouts::default());
             if old.is_some_and(|old| Arc::ptr_eq(&old.source, service)) && !anew {
                 continue;
             }
@@ -307,17 +321,18 @@ impl Compiler {
         let slots = self.slots.all();
         let new = slots.get(self.destinations.len()..).unwrap_or_default();
         self.destinations.extend(new.iter().map(empty));
-        self.made_by.resize(slots.len(), Methods::default());
+        self.made_by.resize(slots.len(), MadeBy::default());
         for number in &self.touched {
             let number = *number as usize;
             if let (Some(destination), Some(slot)) = (self.destinations.get_mut(number), slots.get(number)) {
-                // Should it come back, it has its connections again.
+                // It may have connections, and come back.
                 let keeps = destination.generation == slot.generation
                     && matches!(slot.presence, Presence::Present | Presence::Removed);
                 let tunnel = destination.tunnel.take().filter(|_| keeps);
-                *destination = Destination { tunnel, ..empty(slot) };
+                let timeouts = destination.timeouts.take().filter(|_| keeps);
+                *destination = Destination { tunnel, timeouts, ..empty(slot) };
                 if let Some(made_by) = self.made_by.get_mut(number).filter(|_| !keeps) {
-                    *made_by = Methods::default();
+                    *made_by = MadeBy::default();
                 }
             }
         }
@@ -338,53 +353,23 @@ impl Compiler {
         let mut candidates = Vec::with_capacity(service.servers.len());
         for (server, key) in service.servers.iter().zip(destinations(service)) {
             let Some(number) = self.slots.find(&key) else { continue };
-            let at = number as usize;
-            let (Some(destination), Some(made_by)) =
-                (self.destinations.get_mut(at), self.made_by.get_mut(at))
-            else {
+            let Some((made_by, is_changed)) = self.compile_server(number, server, &timeouts, now) else {
                 continue;
             };
-            let shared = destination.shared.clone();
-            shared.set_thresholds(server.upper_threshold, server.lower_threshold);
-            let is_local = self.host_addresses.contains(&server.address);
-            let method = if is_local { snapshot::Method::Local } else { method(server.method) };
-            let has_connections = shared.has_connections();
-            // A worker may still be making connections by the method before.
-            if destination.method == method && !has_connections {
-                *made_by = Methods::default();
+            if is_changed {
+                changed.push(number);
             }
-            made_by.add(method);
-            let known = destination.tunnel.take();
-            let tunnel = match is_local || !made_by.has(snapshot::Method::Tunnel) {
-                true => None,
-                false => self.tunnels.to(server, &self.network, known.as_ref()),
-            };
-            let rewrapped = known.as_ref().map(Arc::as_ptr) != tunnel.as_ref().map(Arc::as_ptr);
-            let next_hop = match (method, &tunnel) {
-                (snapshot::Method::Local, _) => Destination::NO_ROUTE,
-                // Without an address of ours on the way there is none.
-                (snapshot::Method::Tunnel, None) => Destination::NO_ROUTE,
-                _ => self.next_hops.towards(server.address, &self.network, now),
-            };
             if made_by.has(snapshot::Method::Nat) {
                 nat.push(real_service(&service.key, server));
             }
-            local |= method == snapshot::Method::Local
-                || (has_connections && made_by.has(snapshot::Method::Local));
-            let found = (method, next_hop, tunnel);
-            let retimed =
-                destination.timeouts.as_ref().map(Arc::as_ptr) != timeouts.as_ref().map(Arc::as_ptr);
-            destination.timeouts.clone_from(&timeouts);
-            if rewrapped || retimed || (destination.method, destination.next_hop) != (found.0, found.1) {
-                changed.push(number);
-            }
-            (destination.method, destination.next_hop, destination.tunnel) = found;
+            local |= made_by.has(snapshot::Method::Local);
+            let Some(destination) = self.destinations.get(number as usize) else { continue };
             candidates.push(Candidate {
                 slot: number,
                 generation: destination.generation,
                 server: server.socket(),
                 weight: server.weight.get(),
-                shared,
+                shared: destination.shared.clone(),
             });
         }
         let previous = self.after_steps(&service.key, steps.between.get(&service.key));
@@ -392,6 +377,52 @@ impl Compiler {
         self.ways.add(&nat);
         let compiled = Compiled { source: service.clone(), scheduler, local, nat, timeouts };
         self.services.insert(service.key, compiled)
+    }
+
+    /// Compiles the destination in a slot. Returns by which methods it may have connections, and whether workers must hear of a
+    /// change.
+    fn compile_server(
+        &mut self,
+        number: u32,
+        server: &Server,
+        timeouts: &Option<Arc<snapshot::Timeouts>>,
+        now: Nanos,
+    ) -> Option<(MadeBy, bool)> {
+        let destination = self.destinations.get_mut(number as usize)?;
+        let made_by = self.made_by.get_mut(number as usize)?;
+        destination.shared.set_thresholds(server.upper_threshold, server.lower_threshold);
+        let is_ours = self.host_addresses.contains(&server.address);
+        let method = if is_ours { snapshot::Method::Local } else { method(server.method) };
+        // A worker may still be making connections by the method before.
+        if destination.method == method && !destination.shared.has_connections() {
+            *made_by = MadeBy::default();
+        }
+        made_by.add(method, server.method);
+        if made_by.is_only(method) {
+            self.kept.remove(&number)
+        } else {
+            self.kept.insert(number)
+        };
+        let known = destination.tunnel.take();
+        let encapsulation = made_by.encapsulation.filter(|_| !is_ours);
+        let tunnel = encapsulation.and_then(|encapsulation| {
+            self.tunnels.to(server.address, encapsulation, &self.network, known.as_ref())
+        });
+        let rewrapped = known.as_ref().map(Arc::as_ptr) != tunnel.as_ref().map(Arc::as_ptr);
+        let next_hop = match (method, &tunnel) {
+            _ if is_ours => Destination::NO_ROUTE,
+            // Without an address of ours on the way of a tunnel there is none.
+            (snapshot::Method::Local, _) | (snapshot::Method::Tunnel, None) if made_by.is_only(method) => {
+                Destination::NO_ROUTE
+            }
+            _ => self.next_hops.towards(server.address, &self.network, now),
+        };
+        let retimed = destination.timeouts.as_ref().map(Arc::as_ptr) != timeouts.as_ref().map(Arc::as_ptr);
+        destination.timeouts.clone_from(timeouts);
+        let found = (method, next_hop, tunnel);
+        let rerouted = (destination.method, destination.next_hop) != (found.0, found.1);
+        (destination.method, destination.next_hop, destination.tunnel) = found;
+        Some((*made_by, rewrapped || retimed || rerouted))
     }
 
     /// A service's scheduler after the steps before the last one.
@@ -423,17 +454,30 @@ impl Compiler {
     }
 }
 
-/// Methods, as bits by their numbers.
+/// The methods by which a destination may have connections: each keeps that which it was made by.
 #[derive(Clone, Copy, Debug, Default)]
-struct Methods(u8);
+struct MadeBy {
+    /// As bits by their numbers.
+    methods: u8,
+    /// That of the last tunnel.
+    encapsulation: Option<Encapsulation>,
+}
 
-impl Methods {
-    fn add(&mut self, method: snapshot::Method) {
-        self.0 |= 1 << method as u8;
+impl MadeBy {
+    /// That which new connections are made by, and what was asked for.
+    fn add(&mut self, method: snapshot::Method, asked: Method) {
+        self.methods |= 1 << method as u8;
+        if let Method::Tunnel(kind) = asked {
+            self.encapsulation = Some(tunnels::encapsulation(kind));
+        }
     }
 
     fn has(self, method: snapshot::Method) -> bool {
-        self.0 & 1 << method as u8 != 0
+        self.methods & 1 << method as u8 != 0
+    }
+
+    fn is_only(self, method: snapshot::Method) -> bool {
+        self.methods == 1 << method as u8
     }
 }
 

@@ -1,6 +1,6 @@
 //! How packets to tunnelled servers are wrapped, compiled. What was learned of a path outlives a change.
 
-use super::model::{self, Method, Server};
+use super::model;
 use crate::kernel::Network;
 use hashbrown::{HashMap, HashSet};
 use pointsman_dataplane::snapshot::{Destination, Encapsulation, PathMtu, Tunnel};
@@ -16,23 +16,19 @@ pub(super) struct Tunnels {
 }
 
 impl Tunnels {
-    /// The tunnel to a server: the known one, if it is the same. `None` without an address of ours on the way there, and, if
-    /// the server is reached in another way, where none is known to stay as it was for the connections that were made by it.
+    /// The tunnel to a server: the known one, if it is the same. `None` without an address of ours on the way there.
     pub(super) fn to(
         &mut self,
-        server: &Server,
+        server: IpAddr,
+        encapsulation: Encapsulation,
         network: &Network,
         known: Option<&Arc<Tunnel>>,
     ) -> Option<Arc<Tunnel>> {
-        let encapsulation = match server.method {
-            Method::Tunnel(kind) => encapsulation(kind),
-            _ => known?.encapsulation,
-        };
-        let (port, next) = network.route(server.address)?;
+        let (port, next) = network.route(server)?;
         let source = network.source(port, next)?;
-        let path = self.paths.entry(server.address).or_default();
+        let path = self.paths.entry(server).or_default();
         let same = |known: &&Arc<Tunnel>| (known.encapsulation, known.source) == (encapsulation, source);
-        let new = || Arc::new(Tunnel::new(encapsulation, (source, server.address), path.clone()));
+        let new = || Arc::new(Tunnel::new(encapsulation, (source, server), path.clone()));
         Some(known.filter(same).cloned().unwrap_or_else(new))
     }
 
@@ -55,7 +51,8 @@ impl Tunnels {
     }
 }
 
-fn encapsulation(kind: model::Tunnel) -> Encapsulation {
+/// As workers know a kind of tunnel.
+pub(super) fn encapsulation(kind: model::Tunnel) -> Encapsulation {
     match kind {
         model::Tunnel::Ipip => Encapsulation::Ipip,
         // Remote checksum offload is for segments whose checksum the sender left to its NIC: those that pass a director have
@@ -108,18 +105,23 @@ mod tests {
         let direct = compiler.compile(&with(""), &network, at(4));
         assert!(Arc::ptr_eq(direct.destinations[0].tunnel.as_ref().unwrap(), &other));
         direct.destinations[0].shared.connected(true);
-        for (generation, weight) in [(5, 2), (6, 0)] {
-            let later = compiler.compile(&with(&format!("weight = {weight}")), &network, at(generation));
-            assert!(Arc::ptr_eq(later.destinations[0].tunnel.as_ref().unwrap(), &other));
-            assert!(later.paths.contains_key(&END));
-        }
+        let later = compiler.compile(&with("weight = 2"), &network, at(5));
+        assert!(Arc::ptr_eq(later.destinations[0].tunnel.as_ref().unwrap(), &other));
+        assert!(later.paths.contains_key(&END));
+        // A way that is lost for a while comes back.
+        let mut cut = network.clone();
+        cut.routes.clear();
+        assert!(compiler.compile(&with("weight = 2"), &cut, at(6)).destinations[0].tunnel.is_none());
+        let again = compiler.compile(&with("weight = 2"), &network, at(7));
+        assert_eq!(again.destinations[0].tunnel.as_ref().unwrap().encapsulation, other.encapsulation);
         direct.destinations[0].shared.disconnected(true);
-        let direct = compiler.compile(&with("weight = 3"), &network, at(7));
+        let direct = compiler.compile(&with("weight = 3"), &network, at(8));
         assert!(direct.destinations[0].tunnel.is_none() && direct.paths.is_empty());
         // No address of its family on the way: no way.
         let mut without = network.clone();
         without.ports[0].addresses.retain(|(address, _)| address.is_ipv6());
-        let lost = compiler.compile(&tunnelled("", 1), &without, at(8));
+        compiler.compile(&tunnelled("", 1), &without, at(9));
+        let lost = compiler.compile(&tunnelled("", 2), &without, at(10));
         assert_eq!(
             (lost.destinations[0].tunnel.is_none(), lost.destinations[0].next_hop),
             (true, Destination::NO_ROUTE)

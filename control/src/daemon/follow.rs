@@ -26,6 +26,9 @@ pub(super) async fn estimate_rates(control: Arc<Control>) {
     loop {
         ticks.tick().await;
         control.estimate_rates().await;
+        if let Err(error) = control.give_up_kept().await {
+            tracing::warn!("what ended connections needed is still kept: {error}");
+        }
         let now = control.templates_that_gave_way().await;
         if now > gave_way {
             tracing::warn!(

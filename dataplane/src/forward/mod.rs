@@ -22,7 +22,7 @@ use crate::{
     fragments::unfinished::Unsummed,
     port::Frame,
     reply::{self, Speaker},
-    snapshot::{Destination, Method, NextHop, Snapshot},
+    snapshot::{Destination, NextHop, Snapshot},
     stats::DestinationCounters,
     verdict::{DropReason, Verdict},
     wire::{checksum, ethernet, ipv4},
@@ -67,7 +67,7 @@ type Ports = (u16, u16);
 pub fn batch<F: Frame>(batch: &mut Batch<F>, context: &mut Context<'_>) {
     let mut ports = (0, u16::MAX);
     // A loop for each method. What begins a batch is mostly of one method and usual to its end.
-    let first = way(batch, 0);
+    let first = role(batch, 0);
     let rewritten = match first {
         Some(Role::Direct) => direct(batch, 0, context, &mut ports),
         Some(Role::Nat | Role::Server) => nat::run(batch, context, &mut ports),
@@ -94,7 +94,7 @@ fn mixed<F: Frame>(
     let mut i = from;
     while i < batch.frames.len() {
         // Each is of one of them, and they hold a batch.
-        match way(batch, i) {
+        match role(batch, i) {
             Some(Role::Nat | Role::Server) => nat.push(i as u8),
             Some(Role::Tunnel) => tunnels.push(i as u8),
             None => left += 1,
@@ -122,7 +122,7 @@ fn mixed<F: Frame>(
 
 /// How a packet reaches its destination or is one's answer, if it has one.
 #[inline(always)]
-fn way<F: Frame>(batch: &Batch<F>, i: usize) -> Option<Role> {
+fn role<F: Frame>(batch: &Batch<F>, i: usize) -> Option<Role> {
     let packet = batch.packets.get(i)?;
     (packet.destination != Packet::NOWHERE).then_some(packet.role)
 }
@@ -259,9 +259,13 @@ fn rewrite(
     let (ip_len, is_answer) = (packet.layout.ip_len(), packet.role == Role::Server);
     let counters = context.shared.stats.destinations.get(slot);
     counters.iter().for_each(|counters| counters.count(is_answer, ip_len));
-    // A connection keeps the method that it was made by. But a server whose address has become the director's own is the director
+    // A connection keeps the method that it was made by. But a server whose address has become this machine's own is the director
     // for all: the original sees that by the route.
-    if packet.role == Role::Local || (destination.method == Method::Local && !is_answer) {
+    let is_ours = || {
+        destination.next_hop == Destination::NO_ROUTE
+            && context.snapshot.host_addresses.contains(&destination.address)
+    };
+    if packet.role == Role::Local || (!is_answer && is_ours()) {
         return local(context.snapshot).map(|verdict| (verdict, None));
     }
     let number = if is_answer { packet.hop } else { destination.next_hop };

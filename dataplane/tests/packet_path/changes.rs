@@ -6,7 +6,7 @@ use crate::support::{
 };
 use pointsman_dataplane::{
     scheduler::Kind,
-    snapshot::{Encapsulation, Method, Presence, Timeouts},
+    snapshot::{Destination, Encapsulation, Method, Presence, Timeouts},
     stats::DestinationShared,
     time::Ticks,
     verdict::{Answer, DropReason},
@@ -291,11 +291,14 @@ fn a_server_that_has_become_the_director_itself_is_it_for_its_connections_too() 
     let plan = Plan::new().service(VIP, TCP, Kind::Rr, 1);
     let mut lab = Lab::sized(plan, Size { exception: true, ..Size::default() });
     assert_eq!(way(&mut lab, 1, SYN), "direct");
-    lab.plan.slots[0].method = Method::Local;
+    let next_hop = lab.plan.slots[0].next_hop;
+    (lab.plan.slots[0].method, lab.plan.slots[0].next_hop) = (Method::Local, Destination::NO_ROUTE);
+    lab.plan.host_addresses.push([192, 168, 50, 11].into());
     lab.publish();
     assert_eq!((way(&mut lab, 1, ACK), way(&mut lab, 2, SYN)), ("local", "local"));
     // And one that was is it for those that it had then.
-    lab.plan.slots[0].method = Method::Nat;
+    (lab.plan.slots[0].method, lab.plan.slots[0].next_hop) = (Method::Nat, next_hop);
+    lab.plan.host_addresses.clear();
     lab.publish();
     assert_eq!(
         (way(&mut lab, 2, ACK), way(&mut lab, 3, SYN), way(&mut lab, 1, ACK)),

@@ -4,7 +4,11 @@ use crate::support::{
     Lab, Plan, Size, TCP, UDP,
     frames::{ACK, C0, D0, FIN, Ip, SYN, ethernet, icmp_packet, tcp, udp, udp_packet},
 };
-use pointsman_dataplane::{scheduler::Kind, snapshot::Method, verdict::DropReason};
+use pointsman_dataplane::{
+    scheduler::Kind,
+    snapshot::{Destination, Method},
+    verdict::DropReason,
+};
 
 const VIP: &str = "10.0.0.100:80";
 const VIP6: &str = "[fd00:1::100]:80";
@@ -115,7 +119,8 @@ fn where_the_host_takes_no_packets_it_is_no_server_and_that_is_counted() {
     assert!(lab.send(&[tcp("10.0.0.2:2", VIP, SYN).frame()]).is_empty());
     assert_eq!((lab.all_drops(), lab.connections()), (vec![(DropReason::MethodPending, 1)], 1));
     // A connection to a server whose address has become the director's own.
-    lab.plan.slots[1].method = Method::Local;
+    (lab.plan.slots[1].method, lab.plan.slots[1].next_hop) = (Method::Local, Destination::NO_ROUTE);
+    lab.plan.host_addresses.push([192, 168, 50, 12].into());
     lab.publish();
     assert!(lab.send(&[tcp("10.0.0.2:1", VIP, ACK).frame()]).is_empty());
     assert_eq!((lab.all_drops(), lab.punted()), (vec![(DropReason::MethodPending, 2)], 0));

@@ -86,8 +86,7 @@ pub(crate) struct Plan {
 /// As the control plane compiles it.
 fn compiled(slot: &Destination) -> Destination {
     let ends = Ends::new((slot.address, slot.port), slot.virtual_service);
-    let next_hop = if slot.method == Method::Local { Destination::NO_ROUTE } else { slot.next_hop };
-    Destination { ends, next_hop, ..slot.clone() }
+    Destination { ends, ..slot.clone() }
 }
 
 fn path(destination: &Destination) -> Option<(IpAddr, Arc<PathMtu>)> {

@@ -71,7 +71,7 @@ impl Role {
         self.is_client() || matches!(self, Role::Outbound | Role::Control | Role::Data)
     }
 
-    /// How a client's packets go on.
+    /// How a client's packets go on, or what others are changed by.
     pub fn method(self) -> Method {
         match self {
             Role::Direct => Method::Direct,
@@ -81,6 +81,10 @@ impl Role {
         }
     }
 }
+
+// Where packets are many, roles are told apart by their order.
+const _: () = assert!((Role::Tunnel as u8) < Role::Local as u8 && Role::Local as u8 + 1 == Role::Nat as u8);
+const _: () = assert!(Role::Nat as u8 + 1 == Role::Server as u8);
 
 impl From<Method> for Role {
     /// That of a client's packets.
