@@ -5,6 +5,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman_dataplane::{
     conn::key::{Key, Key4},
     scheduler::{Candidate, Kind, Opening, Scheduler},
+    snapshot::Method,
     stats::DestinationShared,
     time::Ticks,
 };
@@ -18,7 +19,14 @@ fn scheduler(kind: Kind, destinations: u32) -> Scheduler {
                 shared.connected(true);
             }
             let server = SocketAddr::new([10, 0, 1, slot as u8].into(), 80);
-            Candidate { slot, generation: 1, server, weight: 1 + slot % 5, shared }
+            Candidate {
+                slot,
+                generation: 1,
+                server,
+                weight: 1 + slot % 5,
+                settings: (0, 0, Method::Direct),
+                shared,
+            }
         })
         .collect();
     Scheduler::compile(kind, candidates, None)

@@ -70,6 +70,7 @@ pub fn snapshot_by(method: Method, timeouts: Timeouts) -> Snapshot {
             generation: 1,
             server,
             weight: 1,
+            settings: (0, 0, method),
             shared: shared_too,
         });
         destinations.push(Destination {

@@ -237,8 +237,11 @@ fn open<'a, K: Asked + BatchKey, F: Frame>(
         return batch.packets[i].drop(DropReason::FragmentUnmatched);
     }
     let service = known.or_else(|| recent.find_service(key, context.snapshot));
-    let Some(service) = service.filter(|_| scheduled || opens(key, layout.event, &context.snapshot.policies))
-    else {
+    let may_open = match scheduled {
+        true => key.ports().0 != FTP_DATA,
+        false => opens(key, layout.event, &context.snapshot.policies),
+    };
+    let Some(service) = service.filter(|_| may_open) else {
         return match scheduled {
             true => batch.packets[i].verdict = other(batch, i, context),
             false => no_service(batch, i, key.protocol(), context),
@@ -248,7 +251,7 @@ fn open<'a, K: Asked + BatchKey, F: Frame>(
         return batch.packets[i].drop(DropReason::DropPacket);
     }
     let opening = Opening { key, hash, now: context.now.ticks() };
-    let (slot, template) = if service.one_packet || service.persistence.is_some() {
+    let (slot, template) = if is_one_packet(service, key) || service.persistence.is_some() {
         match special(batch, i, (service, &opening), context) {
             Some(chosen) => chosen,
             None => return,
@@ -282,6 +285,12 @@ fn open<'a, K: Asked + BatchKey, F: Frame>(
     }
 }
 
+/// Whether a packet makes no connection: datagrams of UDP alone, of whatever protocols the service of a mark has more.
+#[inline]
+fn is_one_packet<K: Asked>(service: &Service, key: &K) -> bool {
+    service.one_packet && key.protocol() == protocol::UDP
+}
+
 /// Says where a packet goes, and how.
 #[inline]
 fn goes_to(packet: &mut Packet, slot: u32, role: Role) {
@@ -304,7 +313,8 @@ fn special<K: Asked, F: Frame>(
     (service, opening): (&Service, &Opening<'_, K>),
     context: &mut Context<'_>,
 ) -> Option<(u32, Held)> {
-    if service.one_packet && batch.packets[i].layout.kind == Kind::Fragment {
+    let one_packet = is_one_packet(service, opening.key);
+    if one_packet && batch.packets[i].layout.kind == Kind::Fragment {
         later_fragment(batch, i, context);
         return None;
     }
@@ -325,7 +335,7 @@ fn special<K: Asked, F: Frame>(
         return None;
     };
     let destination = context.snapshot.destinations.get(slot as usize);
-    let Some(destination) = destination.filter(|_| service.one_packet && runs(slot, context.snapshot)) else {
+    let Some(destination) = destination.filter(|_| one_packet && runs(slot, context.snapshot)) else {
         return Some((slot, template));
     };
     release(slot, template, context);
@@ -389,7 +399,7 @@ fn stay<K: Asked>(
     let to_all_ports = service.key.is_none_or(|key| key.port == 0 || key.port == FTP);
     // A mark takes the place of address and port; its packets may be of any protocol.
     let (protocol, address) = match service.mark {
-        Some(mark) if target.is_ipv6() => (0, Ipv6Addr::from_bits(mark.get().into()).into()),
+        Some(mark) if target.is_ipv6() => (0, Ipv6Addr::from_bits(u128::from(mark.get()) << 96).into()),
         Some(mark) => (0, Ipv4Addr::from_bits(mark.get()).into()),
         None => (opening.key.protocol(), target.ip()),
     };

@@ -116,26 +116,19 @@ impl<F: Frame> Egress<F> {
                     Err(reason) => stats.dropped(reason),
                 },
                 Verdict::Hold => {
-                    let datagram = fragments::datagram(frame.data(), &packet.layout);
-                    let oldest = match datagram {
-                        Some((datagram, _)) => held.hold(frame, packet.port, datagram, now),
-                        None => Some(frame),
-                    };
-                    if oldest.is_some() {
+                    let of = fragments::datagram(frame.data(), &packet.layout);
+                    let hold = |(datagram, _)| held.hold(frame, packet.port, datagram, now).is_some();
+                    if of.is_none_or(hold) {
                         stats.dropped(DropReason::FragmentUnmatched);
                     }
                 }
                 Verdict::Unfinished => {
                     // They were not found in the batch's order.
-                    let what = unsummed.iter().find(|(number, ..)| usize::from(*number) == i);
-                    let oldest = match what {
-                        Some((_, verdict, unsummed)) => {
-                            let packet = Packet { verdict: *verdict, ..*packet };
-                            unfinished.hold(frame, packet, *unsummed, now)
-                        }
-                        None => Some(frame),
+                    let of = unsummed.iter().find(|(number, ..)| usize::from(*number) == i);
+                    let hold = |&(_, verdict, unsummed): &(u8, Verdict, _)| {
+                        unfinished.hold(frame, Packet { verdict, ..*packet }, unsummed, now).is_some()
                     };
-                    if oldest.is_some() {
+                    if of.is_none_or(hold) {
                         stats.dropped(DropReason::FragmentUnmatched);
                     }
                 }

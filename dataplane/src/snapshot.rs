@@ -169,7 +169,7 @@ pub struct Service {
     pub mark: Option<NonZeroU32>,
     /// Whether and how its clients stay with their servers: such an FTP service takes their data connections too.
     pub persistence: Option<Persistence>,
-    /// Each datagram is scheduled, and makes no connection.
+    /// Each datagram of UDP is scheduled, and makes no connection.
     pub one_packet: bool,
     /// Picks a destination of this service.
     pub scheduler: Scheduler,

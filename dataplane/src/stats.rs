@@ -239,11 +239,19 @@ impl DestinationShared {
         self.counts.overloaded.load(Relaxed)
     }
 
-    /// Sets the thresholds of `ipvsadm -x` and `-y`; 0 turns each off.
+    /// Sets the thresholds of `ipvsadm -x` and `-y`; 0 turns each off. A higher upper one, or none, ends the overload; a lower one
+    /// begins none before the next connection.
     pub fn set_thresholds(&self, upper: u32, lower: u32) {
-        self.counts.upper.store(upper, Relaxed);
+        let before = self.counts.upper.swap(upper, Relaxed);
         self.counts.lower.store(lower, Relaxed);
-        self.weigh();
+        if upper == 0 || upper > before {
+            self.counts.overloaded.store(false, Relaxed);
+        }
+    }
+
+    /// The upper and the lower threshold.
+    pub fn thresholds(&self) -> (u32, u32) {
+        (self.counts.upper.load(Relaxed), self.counts.lower.load(Relaxed))
     }
 
     /// Remembers the weight that the destination was given, and the last one above 0.
@@ -284,14 +292,21 @@ impl DestinationShared {
     #[inline]
     pub fn connected(&self, active: bool) {
         self.count(active).fetch_add(1, Relaxed);
-        self.weigh();
+        let upper = self.counts.upper.load(Relaxed);
+        if upper != 0 && self.total() >= upper {
+            self.counts.overloaded.store(true, Relaxed);
+            // Another worker may have ended connections since, before there was an overload to end.
+            self.relieve();
+        }
     }
 
     /// A connection ended.
     #[inline]
     pub fn disconnected(&self, active: bool) {
         self.count(active).fetch_sub(1, Relaxed);
-        self.weigh();
+        if self.overloaded() {
+            self.relieve();
+        }
     }
 
     /// A connection has become active, or inactive.
@@ -305,22 +320,19 @@ impl DestinationShared {
         if active { &self.counts.active } else { &self.counts.inactive }
     }
 
-    /// Overloaded from `upper` connections on; not any more below `lower`, or below three quarters of `upper` if
-    /// `lower` is 0; never while `upper` is 0.
-    fn weigh(&self) {
-        let upper = self.counts.upper.load(Relaxed);
-        if upper == 0 {
-            if self.overloaded() {
-                self.counts.overloaded.store(false, Relaxed);
-            }
-            return;
-        }
-        let total = self.active().wrapping_add(self.inactive());
-        let lower = self.counts.lower.load(Relaxed);
-        if total >= upper {
-            self.counts.overloaded.store(true, Relaxed);
-        } else if (lower != 0 && total < lower) || (lower == 0 && u64::from(total) * 4 < u64::from(upper) * 3)
-        {
+    fn total(&self) -> u32 {
+        self.active().wrapping_add(self.inactive())
+    }
+
+    /// Ends an overload below `lower` connections, or below three quarters of `upper` if `lower` is 0; at once without either.
+    fn relieve(&self) {
+        let (upper, lower) = (self.counts.upper.load(Relaxed), self.counts.lower.load(Relaxed));
+        let total = self.total();
+        let is_over = match lower {
+            0 => upper == 0 || u64::from(total) * 4 < u64::from(upper) * 3,
+            lower => total < lower,
+        };
+        if is_over {
             self.counts.overloaded.store(false, Relaxed);
         }
     }
@@ -370,6 +382,21 @@ mod tests {
         with_connections(8, &destination);
         destination.set_thresholds(0, 0);
         assert!(!destination.overloaded());
+    }
+
+    #[test]
+    fn a_higher_upper_threshold_ends_the_overload_and_a_lower_one_waits_for_the_next_connection() {
+        let destination = DestinationShared::default();
+        destination.set_thresholds(10, 0);
+        with_connections(10, &destination);
+        destination.set_thresholds(10, 0);
+        assert!(destination.overloaded(), "nothing has changed");
+        destination.set_thresholds(12, 0);
+        assert!(!destination.overloaded());
+        destination.set_thresholds(5, 0);
+        assert!(!destination.overloaded());
+        with_connections(11, &destination);
+        assert!(destination.overloaded());
     }
 
     #[test]

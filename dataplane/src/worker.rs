@@ -368,7 +368,11 @@ fn record_of_template(number: usize, now: Ticks, snapshot: &Snapshot) -> Option<
         protocol: found.key.protocol,
         client: SocketAddr::new(found.key.client, 0),
         virtual_service: SocketAddr::new(found.key.address, found.key.port),
-        destination: SocketAddr::new(destination.address, destination.port),
+        // A template of all ports has none, on either side.
+        destination: SocketAddr::new(
+            destination.address,
+            if found.key.port == 0 { 0 } else { destination.port },
+        ),
         state: "NONE",
         expires_millis: found.remaining.0.saturating_mul(10),
         packets_in: 0,

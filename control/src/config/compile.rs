@@ -353,7 +353,11 @@ impl Compiler {
         let mut candidates = Vec::with_capacity(service.servers.len());
         for (server, key) in service.servers.iter().zip(destinations(service)) {
             let Some(number) = self.slots.find(&key) else { continue };
-            let Some((made_by, is_changed)) = self.compile_server(number, server, &timeouts, now) else {
+            // A persistent service of every port leaves packets the port that their clients asked for.
+            let keeps_ports = service.persistence.is_some() && service.key.port() == 0;
+            let port = if keeps_ports { 0 } else { server.port };
+            let Some((made_by, is_changed)) = self.compile_server(number, server, (&timeouts, port), now)
+            else {
                 continue;
             };
             if is_changed {
@@ -369,6 +373,7 @@ impl Compiler {
                 generation: destination.generation,
                 server: server.socket(),
                 weight: server.weight.get(),
+                settings: (server.upper_threshold, server.lower_threshold, destination.method),
                 shared: destination.shared.clone(),
             });
         }
@@ -385,7 +390,7 @@ impl Compiler {
         &mut self,
         number: u32,
         server: &Server,
-        timeouts: &Option<Arc<snapshot::Timeouts>>,
+        (timeouts, port): (&Option<Arc<snapshot::Timeouts>>, u16),
         now: Nanos,
     ) -> Option<(MadeBy, bool)> {
         let destination = self.destinations.get_mut(number as usize)?;
@@ -420,7 +425,12 @@ impl Compiler {
         let retimed = destination.timeouts.as_ref().map(Arc::as_ptr) != timeouts.as_ref().map(Arc::as_ptr);
         destination.timeouts.clone_from(timeouts);
         let found = (method, next_hop, tunnel);
-        let rerouted = (destination.method, destination.next_hop) != (found.0, found.1);
+        let rerouted =
+            (destination.method, destination.next_hop, destination.port) != (found.0, found.1, port);
+        if destination.port != port {
+            destination.port = port;
+            destination.ends = Ends::new((server.address, port), destination.virtual_service);
+        }
         (destination.method, destination.next_hop, destination.tunnel) = found;
         Some((*made_by, rewrapped || retimed || rerouted))
     }
@@ -444,6 +454,7 @@ impl Compiler {
                     generation: known.map_or(0, |known| known.generation),
                     server: server.socket(),
                     weight: server.weight.get(),
+                    settings: (server.upper_threshold, server.lower_threshold, method(server.method)),
                     shared,
                 }
             };

@@ -62,8 +62,10 @@ pub struct Expectations {
     count: AtomicUsize,
     /// The shard that is looked at next for those whose time is over.
     turn: AtomicUsize,
-    /// When the last packet of a data connection came, by the number of its session.
+    /// When the last packet of a data connection came, by the number of its session; 0 if none has for long.
     transfers: Box<[AtomicU32]>,
+    /// The number that is looked at next for what is old.
+    oldest: AtomicUsize,
 }
 
 /// Those of a shard, the oldest first, and until when they are expected.
@@ -77,6 +79,7 @@ impl Default for Expectations {
             count: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             transfers: (0..MAX_EXPECTED).map(|_| AtomicU32::new(0)).collect(),
+            oldest: AtomicUsize::new(0),
         }
     }
 }
@@ -90,6 +93,8 @@ impl std::fmt::Debug for Expectations {
 impl Expectations {
     const SHARDS: usize = 64;
     const IN_SHARD: usize = MAX_EXPECTED / Self::SHARDS;
+    /// After which a transfer is forgotten: longer than any session lives on, and far from half the clock's range.
+    const OLD: Ticks = Ticks::from_secs(31 * 86_400);
 
     /// How many there are.
     pub fn len(&self) -> usize {
@@ -127,8 +132,12 @@ impl Expectations {
         Some(expected)
     }
 
-    /// Forgets those of one shard whose time is over. Called once a tick.
+    /// Forgets those of one shard whose time is over, and an old transfer. Called once a tick.
     pub fn expire(&self, now: Ticks) {
+        let number = self.oldest.fetch_add(1, Relaxed) % self.transfers.len();
+        if self.last_transfer(number as u32).is_some_and(|last| now.since(last).0 > Self::OLD.0) {
+            self.transfers[number].store(0, Relaxed);
+        }
         if self.is_empty() {
             return;
         }
@@ -147,16 +156,18 @@ impl Expectations {
 
     /// Notes a packet of a data connection of the session with that number.
     pub fn transfers(&self, session: u32, now: Ticks) {
+        let now = now.0.max(1);
         if let Some(last) = self.transfers.get(session as usize)
-            && last.load(Relaxed) != now.0
+            && last.load(Relaxed) != now
         {
-            last.store(now.0, Relaxed);
+            last.store(now, Relaxed);
         }
     }
 
-    /// When the last one came; long ago if there was none.
-    pub fn last_transfer(&self, session: u32) -> Ticks {
-        Ticks(self.transfers.get(session as usize).map_or(0, |last| last.load(Relaxed)))
+    /// When the last one came, if one did in the last month.
+    pub fn last_transfer(&self, session: u32) -> Option<Ticks> {
+        let last = self.transfers.get(session as usize)?.load(Relaxed);
+        (last != 0).then_some(Ticks(last))
     }
 
     fn changed(&self, before: usize, after: usize) {
@@ -204,6 +215,19 @@ mod tests {
             generation: 4,
             session: 5,
         }
+    }
+
+    #[test]
+    fn an_old_transfer_is_forgotten_before_the_clock_takes_it_for_a_new_one() {
+        let all = Expectations::default();
+        assert_eq!(all.last_transfer(7), None);
+        all.transfers(7, Ticks(0));
+        assert_eq!(all.last_transfer(7), Some(Ticks(1)));
+        let look_at_all = |now| (0..MAX_EXPECTED).for_each(|_| all.expire(now));
+        look_at_all(Ticks::from_secs(86_400));
+        assert_eq!(all.last_transfer(7), Some(Ticks(1)));
+        look_at_all(Ticks::from_secs(40 * 86_400));
+        assert_eq!(all.last_transfer(7), None);
     }
 
     #[test]

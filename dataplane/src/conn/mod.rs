@@ -158,7 +158,10 @@ impl<K: Key> Connections<K> {
 
     /// Has a connection that was just made wait for its first packet: what made it was none.
     pub fn has_no_packet(&mut self, entry: u32, now: Ticks, snapshot: &Snapshot) {
-        self.changed(entry, state::NONE, now, snapshot);
+        // UDP has no such state: its flow stays one of those that give way.
+        if matches!(self.table.get(entry).key.protocol(), protocol::TCP | protocol::SCTP) {
+            self.changed(entry, state::NONE, now, snapshot);
+        }
     }
 
     /// Writes an entry that was taken, and puts it into the list that its state asks for.
@@ -257,7 +260,7 @@ impl<K: Key> Connections<K> {
 
     /// Whether a packet that opens a connection begins a new one in the place of this one (`conn_reuse_mode`): TCP's state
     /// is TIME_WAIT or CLOSE, by bit 1 also FIN_WAIT where only the client is seen, SCTP's is CLOSED, and it is of no
-    /// template; with `expire_nodest_conn` also if its server is `quiesced`, whatever that mode is.
+    /// template and no FTP data connection; with `expire_nodest_conn` also if its server is `quiesced`, whatever that mode is.
     pub fn is_reused(&self, entry: u32, quiesced: bool, policies: &Policies) -> bool {
         let entry = self.table.get(entry);
         let over = match entry.key.protocol() {
@@ -269,8 +272,8 @@ impl<K: Key> Connections<K> {
             protocol::SCTP => SctpState::from_u8(entry.state) == SctpState::Closed,
             _ => false,
         };
-        (policies.expire_nodest_conn && quiesced)
-            || (policies.conn_reuse_mode != 0 && over && !entry.template.is_some())
+        let is_free = !entry.template.is_some() && entry.role != Role::Data;
+        is_free && ((policies.expire_nodest_conn && quiesced) || (policies.conn_reuse_mode != 0 && over))
     }
 
     /// Ends a connection now.
@@ -363,7 +366,7 @@ impl<K: Key> Connections<K> {
             return seen;
         }
         let number = snapshot.expectations.session(entry.key.client(), entry.key.virtual_service());
-        later(seen, snapshot.expectations.last_transfer(number))
+        snapshot.expectations.last_transfer(number).map_or(seen, |last| later(seen, last))
     }
 
     /// The connection whose own entry has that number, if it is one.

@@ -111,7 +111,9 @@ fn answers_nothing<K: Asked, F: Frame>(batch: &Batch<F>, i: usize, key: &K, snap
         protocol::SCTP => sctp::Event::from_u8(layout.event) == sctp::Event::Abort,
         _ => false,
     };
-    layout.kind == Kind::Flow && !resets && snapshot.routing.real_services.get(&from).is_some()
+    // Those of marks are of no protocol.
+    let is_real = |from: &ServiceKey| snapshot.routing.real_services.get(from).is_some();
+    layout.kind == Kind::Flow && !resets && (is_real(&from) || is_real(&ServiceKey { protocol: 0, ..from }))
 }
 
 /// An ICMP message of no connection: an echo request of a station behind the director may leave by a rule of source NAT.

@@ -286,23 +286,7 @@ fn rewrite(
     lower_ttl(header, packet.layout.v6);
     let (mut len, mut unsummed) = (ip_len, None);
     match packet.role {
-        Role::Tunnel => {
-            let tunnel = destination.tunnel.as_ref().ok_or(Unusual::Drop(DropReason::NoRoute))?;
-            let mtu = tunnel
-                .mtu(hop.mtu, packet.layout.v6, context.now)
-                .ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
-            if ip_len > mtu && !may_be_cut {
-                return Err(Unusual::TooBig);
-            }
-            let way = (&**tunnel, destination.address);
-            let flow = (&packet.layout, packet.hash, mtu);
-            tunnel::wrap(frame, flow, way, &context.snapshot.policies).map_err(Unusual::Drop)?;
-            // No router of the path cuts IPv6.
-            if ip_len > mtu && destination.address.is_ipv6() {
-                return Ok((Verdict::Cut(number), None));
-            }
-            len = ip_len.saturating_add(tunnel.overhead());
-        }
+        Role::Tunnel => len = into_tunnel(frame, packet, (destination, hop.mtu, may_be_cut), context)?,
         _ if ip_len > hop.mtu && !may_be_cut => return Err(Unusual::TooBig),
         Role::Server => {
             let from = destination.virtual_service.unwrap_or_else(|| known_as(packet, key6));
@@ -318,6 +302,28 @@ fn rewrite(
     }
     let verdict = if len > hop.mtu { Verdict::Cut(number) } else { egress::address(frame, number, &hop) };
     Ok((verdict, unsummed))
+}
+
+/// Wraps a packet for the tunnel to its destination. Returns the length of what that makes; what is to be cut whatever the link's
+/// `mtu` has the greatest.
+fn into_tunnel(
+    frame: &mut impl Frame,
+    packet: &Packet,
+    (destination, mtu, may_be_cut): (&Destination, u16, bool),
+    context: &Context<'_>,
+) -> Result<u16, Unusual> {
+    let (v6, ip_len) = (packet.layout.v6, packet.layout.ip_len());
+    let tunnel = destination.tunnel.as_ref().ok_or(Unusual::Drop(DropReason::NoRoute))?;
+    let mtu = tunnel.mtu(mtu, v6, context.now).ok_or(Unusual::Drop(DropReason::TunnelMtu))?;
+    // Without `pmtu_disc` the outer packet may be cut, whatever the inner says.
+    if ip_len > mtu && !may_be_cut && (v6 || context.snapshot.policies.pmtu_disc) {
+        return Err(Unusual::TooBig);
+    }
+    let (way, flow) = ((&**tunnel, destination.address), (&packet.layout, packet.hash, mtu));
+    tunnel::wrap(frame, flow, way, &context.snapshot.policies).map_err(Unusual::Drop)?;
+    // No router of the path cuts IPv6.
+    let is_cut = ip_len > mtu && destination.address.is_ipv6();
+    Ok(if is_cut { u16::MAX } else { ip_len.saturating_add(tunnel.overhead()) })
 }
 
 /// Whether a packet that is too large for its way out may leave in fragments.

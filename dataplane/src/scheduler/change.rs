@@ -12,7 +12,7 @@ pub(super) struct Change {
     pub(super) kept: Vec<usize>,
     /// Weights of the deleted ones.
     pub(super) deleted: Vec<u32>,
-    /// Of those that stay, the weights that change: before and after.
+    /// Of those that stay and are edited, the weights before and after.
     pub(super) edited: Vec<(u32, u32)>,
     added: usize,
 }
@@ -29,7 +29,7 @@ impl Change {
             };
             before = ahead;
             change.kept.push(number);
-            if old.weight != candidate.weight {
+            if (old.weight, old.settings) != (candidate.weight, candidate.settings) {
                 change.edited.push((old.weight, candidate.weight));
             }
         }

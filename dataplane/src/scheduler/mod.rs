@@ -25,7 +25,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
-use crate::{conn::key::Key, stats::DestinationShared, time::Ticks};
+use crate::{conn::key::Key, snapshot::Method, stats::DestinationShared, time::Ticks};
 use cache::{Cache, Index};
 use crossbeam::utils::CachePadded;
 use std::{
@@ -58,6 +58,8 @@ pub struct Candidate {
     pub server: SocketAddr,
     /// 0: quiesced.
     pub weight: u32,
+    /// Thresholds and method, which a change may touch alone: schedulers ask only whether they are the same.
+    pub settings: (u32, u32, Method),
     /// Its connection counts.
     pub shared: Arc<DestinationShared>,
 }

@@ -7,6 +7,7 @@ mod model;
 
 use super::*;
 use crate::conn::key::{Key4, Key6};
+use crate::snapshot::Method;
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -18,7 +19,14 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
 /// In slot n: 192.168.50.(11 + n):80.
 fn candidate(slot: u32, weight: u32) -> Candidate {
     let server = SocketAddr::new([192, 168, 50, (11 + slot) as u8].into(), 80);
-    Candidate { slot, generation: 1, server, weight, shared: Arc::default() }
+    Candidate {
+        slot,
+        generation: 1,
+        server,
+        weight,
+        settings: (0, 0, Method::Direct),
+        shared: Arc::default(),
+    }
 }
 
 /// A pick for a client that does not matter.
@@ -362,18 +370,17 @@ fn apply(step: &Step, candidates: &mut Vec<Candidate>, model: &mut Model, next_s
         }
         Step::Edit(at, weight) if !candidates.is_empty() => {
             let at = at % candidates.len();
-            // A change of nothing is no change in a snapshot.
-            if candidates[at].weight != weight {
-                candidates[at].weight = weight;
-                model.edit(candidates[at].slot, weight);
-            }
+            // A change of nothing is no change in a snapshot: then it is one of the thresholds.
+            candidates[at].settings.0 += u32::from(candidates[at].weight == weight);
+            candidates[at].weight = weight;
+            model.edit(candidates[at].slot, weight);
         }
         Step::Overload(at, over) if !candidates.is_empty() => {
             let candidate = &candidates[at % candidates.len()];
             if over != candidate.shared.overloaded() {
                 if over {
-                    candidate.shared.connected(false);
                     candidate.shared.set_thresholds(1, 0);
+                    candidate.shared.connected(false);
                 } else {
                     candidate.shared.set_thresholds(0, 0);
                     candidate.shared.disconnected(false);

@@ -2,14 +2,17 @@
 
 use crate::support::{
     Lab, Plan, Size, TCP, UDP,
-    frames::{ACK, FIN, SYN, Segment, tcp, udp},
+    frames::{ACK, FIN, R1, SYN, Segment, tcp, udp},
 };
 use pointsman_dataplane::{
+    mark,
+    prefix::Prefix,
     scheduler::Kind,
     snapshot::{Method, Persistence, Presence},
     time::Ticks,
     verdict::DropReason,
 };
+use std::num::NonZeroU32;
 
 const VIP: &str = "10.0.0.100";
 
@@ -134,6 +137,26 @@ fn a_syn_in_time_wait_goes_on_with_the_connection_of_a_persistent_client() {
     assert!(lab.listed().iter().any(|line| line.contains("TIME_WAIT")), "{:?}", lab.listed());
     assert_eq!(server(&mut lab, client("10.0.0.2:1", 80, SYN)), "r2");
     assert_eq!(lab.lives().0, 1, "no second connection was made");
+}
+
+#[test]
+fn a_mark_of_one_packet_makes_connections_of_all_but_datagrams() {
+    let mut plan = Plan::new().service("10.0.0.100:53", UDP, Kind::Rr, 1);
+    (plan.services[0].one_packet, plan.services[0].mark) = (true, Some(7));
+    (plan.slots[0].port, plan.slots[0].virtual_service) = (0, None);
+    plan.marks.push(mark::Rule {
+        protocol: None,
+        source: None,
+        destination: Some(Prefix::host([10, 0, 0, 100].into())),
+        ports: None,
+        interface: None,
+        mark: NonZeroU32::new(7).expect("a mark"),
+    });
+    let mut lab = Lab::new(plan);
+    let segment = |flags| tcp("10.0.0.2:1", "10.0.0.100:53", flags).frame();
+    assert_eq!(lab.send(&[udp("10.0.0.2:1", "10.0.0.100:53"), segment(SYN)]).len(), 2);
+    assert_eq!(lab.connections(), 1);
+    assert_eq!(lab.send(&[segment(ACK)])[0][..6], R1, "it is no reset");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The switches of the original, each with its effect and, beside it, what happens without it.
 
 use crate::support::{
-    Lab, Plan, TCP, UDP,
-    frames::{ACK, C0, D0, D1, FIN, Ip, R1, R2, SYN, ethernet, icmp_packet, tcp, udp},
+    Lab, Plan, Size, TCP, UDP,
+    frames::{ACK, C0, D0, D1, FIN, Ip, R1, R2, SYN, ethernet, icmp_packet, tcp, udp, udp_packet},
     text::text,
 };
 use pointsman_dataplane::{
@@ -75,6 +75,14 @@ fn with_expire_nodest_conn_a_syn_leaves_a_quiesced_server() {
         assert_eq!(went(&mut lab, segment(1, SYN)), expected, "{on} {mode}");
         assert_eq!(lab.connections(), 1);
     }
+    // A persistent client stays with its server.
+    let mut lab = lab(|policies| policies.expire_nodest_conn = true);
+    lab.plan.services[0].persistence =
+        Some(Persistence { timeout: Ticks::from_secs(120), prefix: 32, by_call: false });
+    lab.publish();
+    went(&mut lab, segment(1, SYN));
+    change(&mut lab, 1, Some(0));
+    assert_eq!(went(&mut lab, segment(1, SYN)), "r2");
 }
 
 #[test]
@@ -242,9 +250,29 @@ fn schedule_icmp_finds_the_server_of_a_flow_that_is_not_known() {
 }
 
 #[test]
+fn a_flow_of_udp_that_schedule_icmp_has_made_gives_way_first() {
+    let mut plan = Plan::new().service("10.0.0.100:53", UDP, Kind::Rr, 1);
+    plan.policies.schedule_icmp = true;
+    let mut lab = Lab::sized(plan, Size { connections: 4, ..Size::default() });
+    let about = |client: &str| {
+        let quoted = udp_packet("10.0.0.100:53", client, &[0; 8], &Ip::default());
+        let message = [&[3, 4, 0, 0, 0, 0, 5, 0][..], &quoted].concat();
+        ethernet(D0, C0, &icmp_packet([10, 0, 0, 9].into(), [10, 0, 0, 100].into(), &message, &Ip::default()))
+    };
+    (1..9).for_each(|port| drop(lab.send(&[about(&format!("10.0.0.2:{port}"))])));
+    assert_eq!((lab.connections(), lab.all_drops()), (4, vec![]), "a forged error keeps no place");
+    // Source port 20 opens nothing, whoever speaks of it.
+    assert_eq!(went(&mut lab, about("10.0.0.2:20")), "");
+    assert_eq!(lab.all_drops(), [(DropReason::IcmpUnmatched, 1)]);
+}
+
+#[test]
 fn nat_icmp_send_tells_a_server_that_its_answer_is_none() {
-    for (on, expected) in [(false, "cl"), (true, "r1")] {
+    for (on, marked, expected) in [(false, false, "cl"), (true, false, "r1"), (true, true, "r1")] {
         let mut plan = Plan::new().service(VIP, TCP, Kind::Rr, 1).natted(0, 8080);
+        if marked {
+            (plan.services[0].mark, plan.slots[0].virtual_service) = (Some(7), None);
+        }
         plan.policies.nat_icmp_send = on;
         let mut lab = Lab::new(plan);
         let from = |server: &str, flags| ethernet(D1, R1, &tcp(server, "10.0.0.2:9", flags).packet());

@@ -129,14 +129,26 @@ impl Both {
         let (upper, lower) = self.dice.of(&[(0, 0), (0, 0), (3, 0), (8, 0), (8, 2), (5, 4), (2, 1)]);
         self.lab.plan.slots[slot].shared.set_thresholds(upper, lower);
         let server = &mut self.model.servers[slot];
-        (server.upper, server.lower) = (u64::from(upper), u64::from(lower));
-        server.weigh();
+        let before = (server.upper, server.lower);
+        server.set_thresholds(upper.into(), lower.into());
+        if before != (server.upper, server.lower) {
+            self.edited(slot);
+        }
+    }
+
+    /// Where a server has its place in the scheduler's list, that begins anew.
+    fn edited(&mut self, slot: usize) {
+        let service = &mut self.model.services[slot / 3];
+        if service.list.contains(&slot) {
+            service.changed(&self.model.servers);
+        }
     }
 
     /// Another method for a server. Its connections keep theirs, and a server with connections its port: it is known by that.
     pub(crate) fn set_method(&mut self, slot: usize) {
         let server = &mut self.model.servers[slot];
         let planned = &mut self.lab.plan.slots[slot];
+        let before = server.method;
         server.method = self.dice.of(&[Method::Direct, Method::Nat, Method::Nat, Method::Tunnel]);
         planned.method = match server.method {
             Method::Direct => snapshot::Method::Direct,
@@ -153,6 +165,9 @@ impl Both {
             planned.tunnel = Some(Arc::new(Tunnel::new(Encapsulation::Ipip, ends, Arc::default())));
         }
         if has_connections {
+            if server.method != before {
+                self.edited(slot);
+            }
             return;
         }
         let (text, _, sort) = SERVICES[slot / 3];
@@ -164,9 +179,9 @@ impl Both {
         };
         planned.port = server.port;
         // A table of places is made by the ports too.
-        let service = &mut self.model.services[slot / 3];
-        if service.kind == pointsman_dataplane::scheduler::Kind::Mh {
-            service.changed(&self.model.servers);
+        let is_mh = self.model.services[slot / 3].kind == pointsman_dataplane::scheduler::Kind::Mh;
+        if is_mh || self.model.servers[slot].method != before {
+            self.edited(slot);
         }
     }
 

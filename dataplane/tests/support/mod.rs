@@ -231,6 +231,13 @@ impl Plan {
         self.hops.len() as u32 - 1
     }
 
+    fn candidate(&self, (slot, weight): (u32, u32)) -> Candidate {
+        let Destination { generation, address, port, method, ref shared, .. } = self.slots[slot as usize];
+        let ((upper, lower), server) = (shared.thresholds(), SocketAddr::new(address, port));
+        let settings = (upper, lower, method);
+        Candidate { slot, generation, server, weight, settings, shared: shared.clone() }
+    }
+
     /// Compiles it; the place of schedulers is carried from the last time.
     pub(crate) fn snapshot(&mut self, generation: u64) -> Snapshot {
         let mut snapshot = Snapshot {
@@ -271,15 +278,7 @@ impl Plan {
         for planned in &self.services {
             let key =
                 ServiceKey { protocol: planned.protocol, address: planned.at.ip(), port: planned.at.port() };
-            let candidates = planned
-                .servers
-                .iter()
-                .map(|&(slot, weight)| {
-                    let Destination { generation, address, port, ref shared, .. } = self.slots[slot as usize];
-                    let server = SocketAddr::new(address, port);
-                    Candidate { slot, generation, server, weight, shared: shared.clone() }
-                })
-                .collect();
+            let candidates = planned.servers.iter().map(|server| self.candidate(*server)).collect();
             let scheduler = Scheduler::compile(planned.kind, candidates, self.schedulers.get(&key));
             self.schedulers.insert(key, scheduler.clone());
             snapshot.virtual_addresses.insert(planned.at.ip());

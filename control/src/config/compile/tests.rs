@@ -270,6 +270,23 @@ fn a_server_at_an_address_of_this_machine_is_local_whatever_was_asked_for() {
 }
 
 #[test]
+fn a_persistent_service_of_every_port_leaves_packets_their_port() {
+    let service = |rest: &str| {
+        format!(
+            "[[service]]\nmark = 7\n{rest}\n[[service.server]]\naddress = \"10.0.0.12\"\nport = 8080\nmethod = \"nat\"\n"
+        )
+    };
+    let mut compiler = Compiler::default();
+    let mut port = |rest: &str, generation| {
+        let snapshot = compiler.compile(&parsed(&service(rest)), &testing::network(), at(generation));
+        let destination = &snapshot.destinations[0];
+        assert_eq!(destination.ends, Ends::new((destination.address, destination.port), None));
+        destination.port
+    };
+    assert_eq!((port("", 1), port("persistence_seconds = 300", 2), port("", 3)), (8080, 0, 8080));
+}
+
+#[test]
 fn the_service_of_a_mark_is_found_by_its_mark_and_family() {
     let text = service(&["10.0.0.12"]) + "[[service]]\nmark = 7\n[[service]]\nmark = 7\nipv6 = true\n";
     let snapshot = Compiler::default().compile(&parsed(&text), &testing::network(), at(1));

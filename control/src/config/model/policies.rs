@@ -115,7 +115,10 @@ pub static SWITCHES: [Switch; 15] = [
         "what a NATed server sends without a connection is answered with port unreachable"
     ),
     boolean!(pmtu_disc, "a tunnel keeps the \"don't fragment\" of what it carries"),
-    boolean!(schedule_icmp, "pings of a virtual address are scheduled, not answered"),
+    boolean!(
+        schedule_icmp,
+        "an ICMP error about a flow that is not known is scheduled as that flow would be"
+    ),
     boolean!(ignore_tunneled, "packets that arrive in IP in IP are not looked into"),
     boolean!(clamp_mss, "SYNs into a tunnel ask for segments that fit into it; not the original's"),
 ];

@@ -28,11 +28,11 @@ impl Server {
         self.overhead() * than.weight < than.overhead() * self.weight
     }
 
-    fn count(&mut self) {
+    fn count(&mut self, is_made: bool) {
         let total = self.active + self.inactive;
-        if self.upper > 0 && total >= self.upper {
+        if is_made && self.upper > 0 && total >= self.upper {
             self.overloaded = true;
-        } else if self.upper == 0 || total * 4 < self.upper * 3 {
+        } else if !is_made && (self.upper == 0 || total * 4 < self.upper * 3) {
             self.overloaded = false;
         }
     }
@@ -369,22 +369,26 @@ impl Both {
         match *step {
             Step::Threshold(_, upper) => {
                 candidate.shared.set_thresholds(upper, 0);
-                server.upper = u64::from(upper);
+                let before = std::mem::replace(&mut server.upper, upper.into());
+                if upper == 0 || server.upper > before {
+                    server.overloaded = false;
+                }
             }
             Step::Connect(_, active, count) => {
                 (0..count).for_each(|_| candidate.shared.connected(active));
                 *(if active { &mut server.active } else { &mut server.inactive }) += u64::from(count);
+                server.count(true);
             }
             Step::Disconnect(_, active) => {
                 let counted = if active { &mut server.active } else { &mut server.inactive };
                 if *counted > 0 {
                     *counted -= 1;
                     candidate.shared.disconnected(active);
+                    server.count(false);
                 }
             }
             _ => {}
         }
-        server.count();
     }
 
     fn pick(&mut self, number: u16) -> (Option<u32>, Option<u32>) {

@@ -102,18 +102,24 @@ impl Server {
         self.weight > 0 && !self.overloaded
     }
 
-    /// Overload begins at the upper threshold and ends below the lower one, or below three quarters of the upper.
-    pub(crate) fn weigh(&mut self) {
+    /// A connection was made: overload begins at the upper threshold.
+    fn made(&mut self) {
+        self.overloaded |= self.upper > 0 && self.active + self.inactive >= self.upper;
+    }
+
+    /// One has ended: overload does so below the lower threshold, or below three quarters of the upper.
+    fn ended(&mut self) {
         let total = self.active + self.inactive;
-        let is_below = match self.lower {
-            0 => total * 4 < self.upper * 3,
-            lower => total < lower,
+        self.overloaded &= match self.lower {
+            0 => self.upper > 0 && total * 4 >= self.upper * 3,
+            lower => total >= lower,
         };
-        if self.upper > 0 && total >= self.upper {
-            self.overloaded = true;
-        } else if self.upper == 0 || is_below {
-            self.overloaded = false;
-        }
+    }
+
+    /// A higher threshold ends the overload, and so does none.
+    pub(crate) fn set_thresholds(&mut self, upper: u64, lower: u64) {
+        self.overloaded &= upper > 0 && upper <= self.upper;
+        (self.upper, self.lower) = (upper, lower);
     }
 
     fn count(&mut self, state: &str) -> &mut u64 {
@@ -289,7 +295,7 @@ impl Model {
         let Some(connection) = self.connections.remove(flow) else { return };
         let server = &mut self.servers[connection.slot];
         *server.count(connection.state) -= 1;
-        server.weigh();
+        server.ended();
         self.answers.retain(|_, answered| answered != flow);
         let Some((network, number)) = connection.template else { return };
         if let Some(template) = self.templates.get_mut(&network).filter(|t| t.number == number) {
@@ -324,7 +330,7 @@ impl Model {
             _ => false,
         };
         let begins = flow.tcp && flags & (SYN | RST) == SYN;
-        let again = (over && connection.template.is_none()) || (expire_nodest_conn && server.weight == 0);
+        let again = connection.template.is_none() && (over || (expire_nodest_conn && server.weight == 0));
         let removed = server.presence == Presence::Removed;
         if (begins && again) || (removed && expire_nodest_conn) {
             self.end(flow, self.now);
@@ -402,7 +408,7 @@ impl Model {
         let direction = if method == Method::Nat { "IN" } else { "IN-ONLY" };
         let state = self.states.after(direction, "NO", flow.tcp, flags);
         *server.count(state) += 1;
-        server.weigh();
+        server.made();
         if method == Method::Nat {
             let answer = Flow { tcp: flow.tcp, client: server.socket(flow), service: flow.client };
             let other = self.answers.insert(answer, *flow);
