@@ -7,6 +7,7 @@ mod opened;
 
 use crate::{
     apply::{Control, Prepared},
+    claim::{self, Claims},
     clock,
     config::{self, Configuration, model},
     exception, grpc,
@@ -97,6 +98,9 @@ pub enum Error {
     /// The kernel.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
+    /// A port that another daemon has.
+    #[error(transparent)]
+    Claim(#[from] claim::Error),
     /// A port of DPDK's for a daemon that has none.
     #[error(
         "port {0}: driver = \"dpdk\" needs a pointsmand that is built with DPDK, and this one is not; get one with `make release-dpdk`, or `cargo build --release --package pointsman-control --features dpdk` (on Debian: apt-get install libdpdk-dev), or use driver = \"af_packet\""
@@ -142,7 +146,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let mut configuration = load(options)?;
     if options.check {
         // A pipe that is closed has been answered by the exit status.
-        let _ = writeln!(io::stdout(), "the configuration is right");
+        let _ = writeln!(
+            io::stdout(),
+            "the configuration is right; whether its interfaces and cores are there is seen at the start"
+        );
         return Ok(());
     }
     resolve_start(&mut configuration.start)?;
@@ -239,7 +246,7 @@ fn other_cores(workers: &[u32]) -> Vec<core_affinity::CoreId> {
 /// Everything after the configuration was read.
 async fn serve(options: Options, configuration: Configuration) -> Result<(), Error> {
     let control_error = |error: io::Error| Error::Control(error.into());
-    // First of all, so that two daemons never have the same ports.
+    // First of all, so that two daemons never answer at the same socket.
     let (socket, listener) = Socket::listen(&options.socket)?;
     let listener = UnixListener::from_std(listener).map_err(control_error)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(control_error)?;
@@ -256,6 +263,7 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     if let Some(port) = network.ports.iter().find(|port| !port.up) {
         return Err(kernel::Error::Down(port.device.clone()).into());
     }
+    let _claims = Claims::new(&network.ports)?;
     let (prepared, snapshot) = Prepared::new(configuration, network.clone())?;
     let (publisher, readers) = publish::channel(1, snapshot, start.cores.len());
     let (ended_sender, mut ended) = mpsc::unbounded_channel();

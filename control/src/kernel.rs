@@ -25,6 +25,8 @@ pub struct Network {
     pub ports: Vec<PortNetwork>,
     /// Routes out of these ports.
     pub routes: Vec<Route>,
+    /// Routes out of other interfaces.
+    pub elsewhere: Vec<Elsewhere>,
     /// Addresses of all interfaces, those that are no ports included.
     pub host_addresses: Vec<IpAddr>,
     /// Whether the kernel forwards IPv4 packets by itself.
@@ -89,6 +91,28 @@ pub struct Route {
     pub metric: u32,
 }
 
+/// A route out of an interface that is no port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Where to.
+    pub network: IpAddr,
+    /// Bits of `network` that count.
+    pub prefix: u8,
+    /// The interface.
+    pub device: String,
+}
+
+/// How a packet to an address leaves this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves<'a> {
+    /// By a port, to an address on its link: its own, or a router's.
+    Port(u16, IpAddr),
+    /// By an interface that is no port.
+    Elsewhere(&'a str),
+    /// No route leads there.
+    Nowhere,
+}
+
 /// Why the kernel could not be asked, or what it said.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -150,7 +174,19 @@ impl Network {
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         for family in [v4, v6] {
             let messages = collect(handle.route().get(family).execute()).await?;
-            network.routes.extend(messages.iter().filter_map(|message| route(message, &network.ports)));
+            for message in &messages {
+                match route(message, &network.ports) {
+                    Some((route, Some(port))) => network.routes.push(Route { port, ..route }),
+                    Some((Route { network: to, prefix, .. }, None)) => {
+                        let device = out(message).and_then(|index| {
+                            links.iter().find(|link| link.header.index == index).and_then(link_name)
+                        });
+                        let device = device.unwrap_or_default().to_owned();
+                        network.elsewhere.push(Elsewhere { network: to, prefix, device });
+                    }
+                    None => {}
+                }
+            }
         }
         Ok(network)
     }
@@ -173,13 +209,28 @@ impl Network {
         (0..).zip(&self.ports).find(|(_, port)| port.name == name).map(|(number, _)| number)
     }
 
-    /// By which port, and to which address on its link, a packet to `address` goes. The longest prefix wins, then the
-    /// lowest metric.
+    /// By which port, and to which address on its link, a packet to `address` goes; `None` if it leaves by none.
     pub fn route(&self, address: IpAddr) -> Option<(u16, IpAddr)> {
-        let fits = |route: &&Route| contains(route.network, route.prefix, address);
+        match self.leaves(address) {
+            Leaves::Port(port, next) => Some((port, next)),
+            Leaves::Elsewhere(_) | Leaves::Nowhere => None,
+        }
+    }
+
+    /// How a packet to `address` leaves. The longest prefix wins, then a port, then the lowest metric.
+    pub fn leaves(&self, address: IpAddr) -> Leaves<'_> {
+        let fits = |network, prefix| contains(network, prefix, address);
         let best = |route: &&Route| (route.prefix, std::cmp::Reverse(route.metric));
-        let route = self.routes.iter().filter(fits).max_by_key(best)?;
-        Some((route.port, route.gateway.unwrap_or(address)))
+        let route = self.routes.iter().filter(|route| fits(route.network, route.prefix)).max_by_key(best);
+        let other = self.elsewhere.iter().filter(|other| fits(other.network, other.prefix));
+        let other = other.max_by_key(|other| other.prefix);
+        match (route, other) {
+            (route, Some(other)) if route.is_none_or(|route| route.prefix < other.prefix) => {
+                Leaves::Elsewhere(&other.device)
+            }
+            (Some(route), _) => Leaves::Port(route.port, route.gateway.unwrap_or(address)),
+            (None, _) => Leaves::Nowhere,
+        }
     }
 
     /// The address of ours that a packet has which leaves by a port towards `next`, a neighbour there: the one in its
@@ -324,11 +375,20 @@ fn address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
 }
 
 /// A unicast route of the main table out of a port.
-fn route(message: &RouteMessage, ports: &[PortNetwork]) -> Option<Route> {
+/// The interface that a route leads out of; of several the first.
+fn out(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        RouteAttribute::MultiPath(ways) => ways.first().map(|way| way.interface_index),
+        _ => None,
+    })
+}
+
+/// A route of the main table, and the port that it leads out of, if it does.
+fn route(message: &RouteMessage, ports: &[PortNetwork]) -> Option<(Route, Option<u16>)> {
     let mut table = u32::from(message.header.table);
     let mut network = None;
     let mut gateway = None;
-    let mut device = None;
     let mut metric = 0;
     for attribute in &message.attributes {
         match attribute {
@@ -336,12 +396,10 @@ fn route(message: &RouteMessage, ports: &[PortNetwork]) -> Option<Route> {
             RouteAttribute::Destination(address) => network = ip(address),
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Via(via) => gateway = via_ip(via),
-            RouteAttribute::Oif(index) => device = Some(*index),
             RouteAttribute::Priority(number) => metric = *number,
             // Of several ways the first.
             RouteAttribute::MultiPath(ways) => {
                 let way = ways.first()?;
-                device = Some(way.interface_index);
                 gateway = way.attributes.iter().find_map(|attribute| match attribute {
                     RouteAttribute::Gateway(address) => ip(address),
                     RouteAttribute::Via(via) => via_ip(via),
@@ -358,14 +416,11 @@ fn route(message: &RouteMessage, ports: &[PortNetwork]) -> Option<Route> {
         rtnetlink::packet_route::AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let port = ports.iter().position(|port| Some(port.index) == device)?;
-    Some(Route {
-        network: network.unwrap_or(any),
-        prefix: message.header.destination_prefix_length,
-        gateway,
-        port: u16::try_from(port).ok()?,
-        metric,
-    })
+    let device = out(message)?;
+    let port = (0u16..).zip(ports).find(|(_, port)| port.index == device).map(|(number, _)| number);
+    let network = network.unwrap_or(any);
+    let prefix = message.header.destination_prefix_length;
+    Some((Route { network, prefix, gateway, port: port.unwrap_or_default(), metric }, port))
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -423,8 +478,7 @@ pub(crate) mod testing {
                 route("fd00::", 64, None),
             ],
             host_addresses: addresses.into_iter().map(|(address, _)| address).collect(),
-            forwards_ipv4: false,
-            forwards_ipv6: false,
+            ..Network::default()
         }
     }
 }
@@ -432,6 +486,24 @@ pub(crate) mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_longer_prefix_out_of_another_interface_is_no_way_of_a_port() {
+        let mut network = testing::network();
+        let elsewhere =
+            |to: &str, prefix| Elsewhere { network: to.parse().unwrap(), prefix, device: "eth1".into() };
+        network.elsewhere =
+            vec![elsewhere("10.10.0.0", 16), elsewhere("10.0.0.0", 24), elsewhere("0.0.0.0", 0)];
+        let leaves = |address: &str| network.leaves(address.parse().unwrap());
+        assert_eq!(leaves("10.10.10.12"), Leaves::Elsewhere("eth1"));
+        assert_eq!(way(&network, "10.10.10.12"), None);
+        // Of two that are alike the port's is taken.
+        assert_eq!(leaves("10.0.0.12"), Leaves::Port(0, [10, 0, 0, 12].into()));
+        assert_eq!(leaves("192.0.2.1"), Leaves::Port(0, [10, 0, 0, 254].into()));
+        network.routes.clear();
+        let leaves = |address: &str| network.leaves(address.parse().unwrap());
+        assert_eq!((leaves("192.0.2.1"), leaves("fd00::9")), (Leaves::Elsewhere("eth1"), Leaves::Nowhere));
+    }
 
     fn way(network: &Network, address: &str) -> Option<(u16, String)> {
         network.route(address.parse().unwrap()).map(|(port, hop)| (port, hop.to_string()))

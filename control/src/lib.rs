@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod apply;
+pub mod claim;
 pub mod cli;
 pub mod clock;
 pub mod compat;

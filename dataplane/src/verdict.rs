@@ -82,13 +82,13 @@ counted! {
         NoCallId = "no_call_id", "A packet to a service with the persistence engine of SIP that would open a connection and has no Call-ID: not SIP, or not by UDP.";
         ResetUnmatched = "reset_unmatched", "A RST that belongs to no connection: late, or a scan.";
         DestinationRemoved = "destination_removed", "The real server of this connection was removed; it resumes if the server is added again.";
-        NoRoute = "no_route", "No route leads to the real server, or to where a server sends; add one to the director.";
+        NoRoute = "no_route", "No route leads to the real server, or to where a server sends, out of a port; add one, or the port (`pointsman show` says which).";
         NeighborUnresolved = "neighbor_unresolved", "The next hop did not answer ARP or neighbour discovery in time; check that it is up and on this link.";
         NeighborQueueFull = "neighbor_queue_full", "Too many packets waited for next hops to answer ARP or neighbour discovery, or packets went to too many stations of a link: a scan.";
         TooBig = "too_big", "Larger than the MTU of the way out, and no fragments can be made of it.";
         TunnelMtu = "tunnel_mtu", "The path to a tunnelled server carries no packet of 68 bytes (IPv6: 1280) with the tunnel's headers: check the MTU on the way.";
         DropPacket = "drop_packet", "The policy `drop_packet` took it: one of so many packets that would open a connection, while it works.";
-        TableFull = "table_full", "The connection table is full of established connections; raise `connections` in the configuration.";
+        TableFull = "table_full", "The connection table is full of established connections; raise `connections_ipv4` or `connections_ipv6` under `[capacity]` in the configuration, and start again.";
         PortsExhausted = "ports_exhausted", "Source NAT found no free port for a connection to this station: its address has too many to it; use another address for some of the senders.";
         AnswerRateLimited = "answer_rate_limited", "An ICMP error was due, but more than 1000 a second were: a flood or a scan.";
         IcmpUnmatched = "icmp_unmatched", "An ICMP error about a connection that the director does not know.";

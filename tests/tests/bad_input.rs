@@ -47,6 +47,18 @@ fn a_port_that_does_not_exist_is_named_with_those_that_do() {
 }
 
 #[test]
+fn a_port_that_another_director_has_is_refused_with_that_ones_process() {
+    let lab = Lab::segment();
+    let first = Director::start(&lab, "director", "--port eth0");
+    let process = lab.ok("director", "pidof pointsmand").trim().to_owned();
+    let (code, message) = refused(&lab, "--port eth0 --socket /run/lab/other.sock");
+    assert_eq!(code, 1, "{message}");
+    says(&message, &["port eth0: another pointsmand, process ", " has it", "other ports"]);
+    says(&message, &[&format!("process {process},")]);
+    drop(first);
+}
+
+#[test]
 fn a_port_that_is_down_is_named_with_the_command_that_brings_it_up() {
     let lab = Lab::segment();
     lab.ok("director", "ip link set eth0 down");

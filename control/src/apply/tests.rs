@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     config::model::Weight,
+    kernel::Elsewhere,
     testing::{Director, WEB, parsed},
 };
 
@@ -145,7 +146,7 @@ async fn what_needs_the_operators_eye_is_said_once_for_each_change_that_brings_i
     assert_eq!(
         applied.warnings,
         [
-            "10.0.0.1 is also an address of this machine: the kernel answers for it too and resets connections; remove it with `ip addr del 10.0.0.1/PREFIX dev DEVICE`."
+            "10.0.0.1 is also an address of this machine: the kernel answers for it too and resets connections; remove it with `ip addr del 10.0.0.1/24 dev eth0`, or choose another virtual address if the machine needs it."
         ]
     );
     let more = own.clone() + "[[service.server]]\naddress = \"10.0.0.13\"\n";
@@ -191,6 +192,47 @@ async fn more_addresses_than_a_queue_holds_are_all_announced() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{} of 3000 were announced", sent());
+}
+
+#[test]
+fn servers_that_get_nothing_are_warned_of_with_why_and_what_to_do() {
+    let mut network = crate::kernel::testing::network();
+    network.elsewhere =
+        vec![Elsewhere { network: [10, 10, 10, 0].into(), prefix: 24, device: "eth1".into() }];
+    let service = |key: &str, server: &str| {
+        warnings(&parsed(&format!("[[service]]\n{key}\n[[service.server]]\n{server}\n")), &network)
+    };
+    let vip = "address = \"10.0.0.100\"\nport = 80";
+    for (key, server, begins, remedy) in [
+        (
+            vip,
+            "address = \"10.10.10.12\"",
+            "The server 10.10.10.12:80 of tcp 10.0.0.100:80 is reached by eth1, which is no port",
+            "(`--port eth1`)",
+        ),
+        (
+            vip,
+            "address = \"192.0.2.1\"",
+            "The server 192.0.2.1:80 of tcp 10.0.0.100:80 is behind the router 10.0.0.254,",
+            "use a tunnel or NAT",
+        ),
+        (
+            vip,
+            "address = \"10.0.0.100\"\nmethod = \"nat\"",
+            "The server 10.0.0.100:80 of tcp 10.0.0.100:80 is a virtual address of this director",
+            "127.0.0.1",
+        ),
+        (
+            "mark = 7",
+            "address = \"10.0.0.12\"",
+            "No rule gives packets the mark 7: the service of mark 7 gets none",
+            "`pointsman mark add --mark 7`",
+        ),
+    ] {
+        let said = service(key, server);
+        assert!(said.len() == 1 && said[0].starts_with(begins) && said[0].contains(remedy), "{said:#?}");
+    }
+    assert_eq!(service(vip, "address = \"192.0.2.1\"\nmethod = \"nat\""), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -3,9 +3,9 @@
 use crate::{
     config::{
         compile::{is_local, local_addresses, pending},
-        model::{Configuration, Service},
+        model::{Configuration, Method, Server, Service, ServiceKey},
     },
-    kernel::Network,
+    kernel::{Leaves, Network},
 };
 use pointsman_dataplane::index::Addresses;
 use std::{
@@ -54,7 +54,8 @@ fn warnings_of(
     for address in both.into_iter().filter(|address| !local.contains(address)) {
         warnings.push(format!(
             "{address} is also an address of this machine: the kernel answers for it too and resets connections; \
-             remove it with `ip addr del {address}/PREFIX dev DEVICE`."
+             remove it with `ip addr del {}`, or choose another virtual address if the machine needs it.",
+            at(*address, network)
         ));
     }
     let forwards = [
@@ -69,15 +70,51 @@ fn warnings_of(
     }
     for service in configuration.services.iter().filter(|service| wanted(service)) {
         warnings.extend(pending(service, &configuration.marks, &host, None));
-        for server in &service.servers {
-            if !is_local(server, &host) && network.route(server.address).is_none() {
-                warnings.push(format!(
-                    "No route leads to the server {} of {}: its packets are dropped until there is one out of a port.",
-                    server.socket(),
-                    service.key
-                ));
-            }
+        if let ServiceKey::Mark { mark, .. } = service.key
+            && !configuration.marks.iter().any(|rule| rule.mark == mark)
+        {
+            warnings.push(format!(
+                "No rule gives packets the mark {mark}: the service of {} gets none; say which have it with \
+                 `pointsman mark add --mark {mark}`, as rules of iptables do not reach the packets of a port.",
+                service.key
+            ));
         }
+        let servers = service.servers.iter().filter(|server| !is_local(server, &host));
+        warnings.extend(servers.filter_map(|server| strange(service, server, &up, network)));
     }
     warnings
+}
+
+/// An address of this machine as `ip addr del` takes it.
+fn at(address: IpAddr, network: &Network) -> String {
+    let of_port = network.ports.iter().find_map(|port| {
+        let (_, prefix) = port.addresses.iter().find(|(own, _)| *own == address)?;
+        Some(format!("{address}/{prefix} dev {}", port.device))
+    });
+    of_port.unwrap_or_else(|| format!("{address}/PREFIX dev DEVICE"))
+}
+
+/// Why a server that is not the director itself may get nothing, or its clients.
+fn strange(service: &Service, server: &Server, up: &BTreeSet<IpAddr>, network: &Network) -> Option<String> {
+    let (socket, key) = (server.socket(), &service.key);
+    if up.contains(&server.address) {
+        return Some(format!(
+            "The server {socket} of {key} is a virtual address of this director, for which no other machine answers: its \
+             packets are dropped; give a server's own address, or 127.0.0.1 for the director itself."
+        ));
+    }
+    match network.leaves(server.address) {
+        Leaves::Nowhere => Some(format!(
+            "No route leads to the server {socket} of {key}: its packets are dropped until there is one out of a port."
+        )),
+        Leaves::Elsewhere(device) => Some(format!(
+            "The server {socket} of {key} is reached by {device}, which is no port of the director: its packets are \
+             dropped; give pointsmand that port too (`--port {device}`)."
+        )),
+        Leaves::Port(_, next) if next != server.address && server.method == Method::Direct => Some(format!(
+            "The server {socket} of {key} is behind the router {next}, which does not pass on what is sent to a virtual \
+             address: by direct routing it gets nothing; put it on a link of the director, or use a tunnel or NAT."
+        )),
+        Leaves::Port(..) => None,
+    }
 }

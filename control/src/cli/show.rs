@@ -49,6 +49,11 @@ fn text(list: &ListResponse, timeouts: &Timeouts) -> String {
         duration(timeouts.tcp_fin_seconds.into()),
         duration(timeouts.udp_seconds.into())
     ));
+    // Those of a service stand with it.
+    let of_services: Vec<&String> = list.services.iter().flat_map(|status| &status.pending).collect();
+    for warning in list.warnings.iter().filter(|warning| !of_services.contains(warning)) {
+        table.line(format!("warning            {warning}"));
+    }
     if list.services.is_empty() {
         table.line("\nno services; `pointsman service add --help` says how to add one");
         return table.text();
@@ -74,6 +79,8 @@ fn text(list: &ListResponse, timeouts: &Timeouts) -> String {
         }
         if status.servers.is_empty() {
             table.line("  no servers: clients are refused");
+        } else if status.servers.iter().all(|server| !state(server).is_empty()) {
+            table.line("  no server takes new clients: they are refused");
         }
         for note in &status.pending {
             table.line(format!("  pending: {note}"));
@@ -140,6 +147,8 @@ fn how(service: &Service) -> String {
 struct View {
     generation: u64,
     virtual_addresses: Vec<String>,
+    /// Sentences; those of a service are also its own, as `pending`.
+    warnings: Vec<String>,
     timeouts: TimeoutsView,
     services: Vec<ServiceView>,
 }
@@ -220,6 +229,7 @@ fn view(list: &ListResponse, timeouts: &Timeouts) -> View {
     View {
         generation: list.generation,
         virtual_addresses: list.virtual_addresses.clone(),
+        warnings: list.warnings.clone(),
         timeouts: TimeoutsView { tcp_seconds, tcp_fin_seconds, udp_seconds },
         services: list.services.iter().map(service_view).collect(),
     }
@@ -299,6 +309,7 @@ mod tests {
             generation: 7,
             services: vec![status],
             virtual_addresses: vec!["10.0.0.100".into()],
+            warnings: vec!["The kernel answers too.".into(), "persistence does not run yet".into()],
         };
         (list, Timeouts { tcp_seconds: 900, tcp_fin_seconds: 120, udp_seconds: 300 })
     }
@@ -310,6 +321,7 @@ mod tests {
 generation         7
 virtual addresses  10.0.0.100
 timeouts           tcp 15m, tcp fin 2m, udp 5m
+warning            The kernel answers too.
 
   SERVER        METHOD  WEIGHT  ACTIVE  INACTIVE  CONN/S  PKT/S  BYTE/S  CONNECTIONS  STATE
 tcp 10.0.0.100:80  rr, persistent 6m, mask /24
@@ -318,6 +330,15 @@ tcp 10.0.0.100:80  rr, persistent 6m, mask /24
   pending: persistence does not run yet
 ";
         assert_eq!(text(&list, &timeouts), expected);
+    }
+
+    #[test]
+    fn a_service_whose_servers_are_all_quiesced_or_overloaded_says_so() {
+        let (mut list, timeouts) = sample();
+        let servers = &mut list.services[0].servers;
+        servers[0].overloaded = true;
+        let shown = text(&list, &timeouts);
+        assert!(shown.contains("\n  no server takes new clients: they are refused\n"), "{shown}");
     }
 
     #[test]

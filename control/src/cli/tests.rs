@@ -103,7 +103,7 @@ impl Lvs for Small {
             None => self.0.lock().unwrap().services.clone(),
             key => vec![self.with(key, Code::NoSuchService, |status| status.clone())?],
         };
-        Ok(Response::new(ListResponse { generation: 8, services, virtual_addresses: vec![] }))
+        Ok(Response::new(ListResponse { generation: 8, services, ..ListResponse::default() }))
     }
     async fn zero(&self, request: Request<ZeroRequest>) -> Answer<ZeroResponse> {
         self.ask(&format!("zero {}", super::key::Key::said(request.into_inner().service.as_ref())))?;

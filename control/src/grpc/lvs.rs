@@ -98,6 +98,7 @@ impl Lvs for Service {
             generation: view.generation,
             services: services.into_iter().map(|service| service_status(service, &view)).collect(),
             virtual_addresses: config.addresses_up().iter().map(ToString::to_string).collect(),
+            warnings: view.warnings.clone(),
         }))
     }
 

@@ -19,12 +19,23 @@ pub struct Switch {
     put: fn(&mut Policies, u32),
 }
 
+/// Without what `sysctl` writes before it.
+fn short(name: &str) -> &str {
+    let short = name.strip_prefix("net.ipv4.vs.").or_else(|| name.strip_prefix("net/ipv4/vs/"));
+    short.unwrap_or(name)
+}
+
 impl Switch {
     /// The one of a name, with or without what `sysctl` writes before it.
     pub fn find(name: &str) -> Option<&'static Self> {
-        let short = name.strip_prefix("net.ipv4.vs.").or_else(|| name.strip_prefix("net/ipv4/vs/"));
-        let short = short.unwrap_or(name);
-        SWITCHES.iter().find(|switch| switch.name == short)
+        let name = short(name);
+        SWITCHES.iter().find(|switch| switch.name == name)
+    }
+
+    /// Why a switch of the original is not there, if it is one.
+    pub fn why_not(name: &str) -> Option<&'static str> {
+        let name = short(name);
+        WITHOUT.iter().find(|(without, _)| *without == name).map(|(_, why)| *why)
     }
 
     /// Whether it is false or true.
@@ -122,6 +133,26 @@ pub static SWITCHES: [Switch; 15] = [
     boolean!(ignore_tunneled, "packets that arrive in IP in IP are not looked into"),
     boolean!(clamp_mss, "SYNs into a tunnel ask for segments that fit into it; not the original's"),
 ];
+
+/// Switches of the original that there are not, and why nobody need set them.
+pub const WITHOUT: [(&str, &str); 14] = [
+    ("conntrack", "FTP and source NAT work without it"),
+    ("snat_reroute", "answers always take the route to their client"),
+    ("cache_bypass", "a client that no server takes hears port unreachable"),
+    ("run_estimation", "rates are always estimated"),
+    ("lblc_expiration", "it is the original's default of 24 hours"),
+    ("lblcr_expiration", "it is the original's default of 24 hours"),
+    ("backup_only", SYNC),
+    ("sync_version", SYNC),
+    ("sync_ports", SYNC),
+    ("sync_threshold", SYNC),
+    ("sync_refresh_period", SYNC),
+    ("sync_retries", SYNC),
+    ("sync_persist_mode", SYNC),
+    ("sync_qlen_max", SYNC),
+];
+
+const SYNC: &str = "connections are not synchronised yet";
 
 /// How configurations name which packets are forwarded that no service takes.
 pub const FORWARDING: [(&str, Forwarding); 3] =

@@ -102,7 +102,14 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     pub(super) fn boolean(&mut self, key: &'static str, report: &mut Report) -> Option<bool> {
-        self.typed(key, "true or false", "write it without quotes", report, DeValue::as_bool)
+        let remedy = self.unless_quoted(key, "write one of these words");
+        self.typed(key, "true or false", remedy, report, DeValue::as_bool)
+    }
+
+    /// What to do about a value that is none, which may be one in quotes.
+    fn unless_quoted(&self, key: &'static str, remedy: &'static str) -> &'static str {
+        let is_quoted = self.table.get(key).is_some_and(|value| value.get_ref().as_str().is_some());
+        if is_quoted { "write it without quotes" } else { remedy }
     }
 
     /// A whole number in `range`.
@@ -113,7 +120,8 @@ impl<'a, 'i> Section<'a, 'i> {
         report: &mut Report,
     ) -> Option<u64> {
         let expected = format!("a whole number from {} to {}", range.start, range.end - 1);
-        self.typed(key, &expected, "choose a number in that range", report, |value| {
+        let remedy = self.unless_quoted(key, "choose a number in that range");
+        self.typed(key, &expected, remedy, report, |value| {
             whole(value).filter(|number| range.contains(number))
         })
     }

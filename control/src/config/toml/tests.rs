@@ -297,7 +297,7 @@ lower_threshold = 10
             "pointsman.toml:5: timeouts.udp: expected a whole number from 1 to 2678400, found 2678401; choose a number in that range",
             "pointsman.toml:8: service[0].protocol: expected \"tcp\", \"udp\" or \"sctp\", found \"tpc\"; choose one of them",
             "pointsman.toml:9: service[0].address: expected an IPv4 or IPv6 address, found \"10.0.0.300\"; write it as 10.0.0.100 or fd00::100",
-            "pointsman.toml:10: service[0].port: expected a whole number from 0 to 65535, found \"80\"; choose a number in that range",
+            "pointsman.toml:10: service[0].port: expected a whole number from 0 to 65535, found \"80\"; write it without quotes",
             "pointsman.toml:15: service[1].scheduler: no scheduler is named \"rrr\"; choose one of rr, wrr, lc, wlc, sed, nq, sh, dh, lblc, lblcr, mh, fo, ovf, twos",
             "pointsman.toml:16: service[1].one_packet: One-Packet Scheduling is only for UDP virtual services; leave it out, or make the service UDP",
             "pointsman.toml:19: service[1].server[0].weight: expected a whole number from 0 to 2147483647, found -1; choose a number in that range",

@@ -173,6 +173,12 @@ pub fn policies(
 ) {
     for (name, value) in asked {
         let Some(switch) = Switch::find(name) else {
+            if let Some(why) = Switch::why_not(name) {
+                let remedy = format!("leave it out: {why}");
+                let what = format!("the original's \"{name}\" is no policy here");
+                refusals.push(Refusal::invalid(format!("{at}.{name}"), what, remedy));
+                continue;
+            }
             let known: Vec<&str> = SWITCHES.iter().map(|switch| switch.name).collect();
             refusals.push(Refusal::invalid(
                 format!("{at}.{name}"),
@@ -309,6 +315,10 @@ mod tests {
             of("am_droprate", 0).1.starts_with("policies.am_droprate: expected 1 to 4294967295, found 0")
         );
         assert!(of("sync_period", 4).1.starts_with("policies.sync_period: no policy is named"));
+        assert_eq!(
+            of("net.ipv4.vs.conntrack", 1).1,
+            "policies.net.ipv4.vs.conntrack: the original's \"net.ipv4.vs.conntrack\" is no policy here; leave it out: FTP and source NAT work without it"
+        );
     }
 
     #[test]
