@@ -312,12 +312,20 @@ pub(crate) fn assert_allowed(frame: &[u8]) {
     let len = if packet[0] >> 4 == 6 { 40 + be16(packet, 4) } else { be16(packet, 2) };
     let is_pong = matches!(payload, Some((1, [0, ..]) | (58, [129, ..])));
     assert!(len <= 1500 || is_pong, "{len} bytes: {frame:02x?}");
+    let quoted = match payload {
+        Some((1, message)) if message.len() >= 28 && matches!(message[0], 3 | 4 | 5 | 11 | 12) => {
+            read(&message[8..], false)
+        }
+        Some((58, message)) if message.len() >= 48 && message[0] < 128 => read(&message[8..], false),
+        _ => None,
+    };
     if !by_d0 {
         let direct: [IpAddr; 2] =
             [[10, 0, 0, 101].into(), Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x101).into()];
-        // Its own answers go to whoever asked.
+        // Its own answers go to whoever asked; an error about a flow to the flow's server, whomever it is addressed to.
+        let about = quoted.is_some_and(|quoted| direct.contains(&quoted.source));
         assert!(
-            is_ours(source) || is_inner(destination) || direct.contains(&destination),
+            is_ours(source) || is_inner(destination) || direct.contains(&destination) || about,
             "to {destination} by d1: {frame:02x?}"
         );
         return;
@@ -327,14 +335,7 @@ pub(crate) fn assert_allowed(frame: &[u8]) {
         // To who sent what is quoted.
         return;
     }
-    let quoted = match payload {
-        Some((1, message)) if message.len() >= 28 && matches!(message[0], 3 | 4 | 5 | 11 | 12) => {
-            &message[8..]
-        }
-        Some((58, message)) if message.len() >= 48 && message[0] < 128 => &message[8..],
-        _ => return,
-    };
-    if let Some(quoted) = read(quoted, false) {
+    if let Some(quoted) = quoted {
         assert!(
             !is_inner(quoted.source) && !is_inner(quoted.destination),
             "a quoted inner address: {frame:02x?}"
