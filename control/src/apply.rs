@@ -160,8 +160,6 @@ pub struct View {
     pub host_addresses: Addresses,
     /// Why its kernel takes no packets from the workers, if it was to and does not.
     pub local_refused: Option<String>,
-    /// What needs the operator's eye.
-    pub warnings: Vec<String>,
     /// Counts and rates, by service.
     pub services: HashMap<ServiceKey, Shown>,
     /// Connection counts, counts and rates, by destination.
@@ -386,7 +384,10 @@ impl Control {
         if state.network == network {
             return Ok(false);
         }
-        state.network = network;
+        let old = std::mem::replace(&mut state.network, network);
+        if state.network.leads_alike(&old, state.configuration.servers().map(|server| server.address)) {
+            return Ok(false);
+        }
         self.renew(state).await.map(|()| true)
     }
 
@@ -492,7 +493,6 @@ impl Control {
             configuration: state.configuration.clone(),
             host_addresses: state.compiler.host_addresses().clone(),
             local_refused: state.local.refused().map(str::to_owned),
-            warnings: warnings(&state.configuration, &state.network),
             services: state.accounts.services(counted),
             destinations,
         }

@@ -243,6 +243,13 @@ fn other_cores(workers: &[u32]) -> Vec<core_affinity::CoreId> {
     cores.into_iter().filter(|core| !workers.iter().any(|worker| *worker as usize == core.id)).collect()
 }
 
+/// Takes the interfaces of the kernel that are ports.
+fn claimed(start: &model::Start, network: &Network) -> Result<Claims, claim::Error> {
+    let is_kernels = |port: &model::Port| matches!(port.driver, model::Driver::AfPacket(_));
+    let ports = start.ports.iter().zip(&network.ports).filter(|(port, _)| is_kernels(port));
+    Claims::new(ports.map(|(_, network)| network))
+}
+
 /// Everything after the configuration was read.
 async fn serve(options: Options, configuration: Configuration) -> Result<(), Error> {
     let control_error = |error: io::Error| Error::Control(error.into());
@@ -263,7 +270,7 @@ async fn serve(options: Options, configuration: Configuration) -> Result<(), Err
     if let Some(port) = network.ports.iter().find(|port| !port.up) {
         return Err(kernel::Error::Down(port.device.clone()).into());
     }
-    let _claims = Claims::new(&network.ports)?;
+    let _claims = claimed(&start, &network)?;
     let (prepared, snapshot) = Prepared::new(configuration, network.clone())?;
     let (publisher, readers) = publish::channel(1, snapshot, start.cores.len());
     let (ended_sender, mut ended) = mpsc::unbounded_channel();

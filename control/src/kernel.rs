@@ -217,13 +217,25 @@ impl Network {
         }
     }
 
+    /// Whether it differs from another one in nothing but routes out of other interfaces, and packets to these addresses leave
+    /// as they did.
+    pub fn leads_alike(&self, other: &Self, addresses: impl Iterator<Item = IpAddr>) -> bool {
+        let routes =
+            (&self.routes, &self.ports, &self.host_addresses, self.forwards_ipv4, self.forwards_ipv6);
+        let others =
+            (&other.routes, &other.ports, &other.host_addresses, other.forwards_ipv4, other.forwards_ipv6);
+        let mut addresses = addresses;
+        routes == others && addresses.all(|address| self.leaves(address) == other.leaves(address))
+    }
+
     /// How a packet to `address` leaves. The longest prefix wins, then a port, then the lowest metric.
     pub fn leaves(&self, address: IpAddr) -> Leaves<'_> {
         let fits = |network, prefix| contains(network, prefix, address);
         let best = |route: &&Route| (route.prefix, std::cmp::Reverse(route.metric));
         let route = self.routes.iter().filter(|route| fits(route.network, route.prefix)).max_by_key(best);
         let other = self.elsewhere.iter().filter(|other| fits(other.network, other.prefix));
-        let other = other.max_by_key(|other| other.prefix);
+        // A default route of another interface says nothing about the address.
+        let other = other.max_by_key(|other| other.prefix).filter(|other| other.prefix > 0);
         match (route, other) {
             (route, Some(other)) if route.is_none_or(|route| route.prefix < other.prefix) => {
                 Leaves::Elsewhere(&other.device)
@@ -374,7 +386,6 @@ fn address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     })
 }
 
-/// A unicast route of the main table out of a port.
 /// The interface that a route leads out of; of several the first.
 fn out(message: &RouteMessage) -> Option<u32> {
     message.attributes.iter().find_map(|attribute| match attribute {
@@ -384,7 +395,7 @@ fn out(message: &RouteMessage) -> Option<u32> {
     })
 }
 
-/// A route of the main table, and the port that it leads out of, if it does.
+/// A unicast route of the main table, and the port that it leads out of, if it does.
 fn route(message: &RouteMessage, ports: &[PortNetwork]) -> Option<(Route, Option<u16>)> {
     let mut table = u32::from(message.header.table);
     let mut network = None;
@@ -502,7 +513,7 @@ mod tests {
         assert_eq!(leaves("192.0.2.1"), Leaves::Port(0, [10, 0, 0, 254].into()));
         network.routes.clear();
         let leaves = |address: &str| network.leaves(address.parse().unwrap());
-        assert_eq!((leaves("192.0.2.1"), leaves("fd00::9")), (Leaves::Elsewhere("eth1"), Leaves::Nowhere));
+        assert_eq!((leaves("192.0.2.1"), leaves("fd00::9")), (Leaves::Nowhere, Leaves::Nowhere));
     }
 
     fn way(network: &Network, address: &str) -> Option<(u16, String)> {

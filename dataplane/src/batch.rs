@@ -241,7 +241,7 @@ impl<F: Frame> Batch<F> {
     #[cold]
     pub fn finish(&mut self, fragments: &Fragments, now: Nanos) {
         let Self { frames, packets, unfinished, .. } = self;
-        unfinished.finish(fragments, now, |frame, packet| {
+        unfinished.finish(fragments, now, BATCH, |frame, packet| {
             packets[frames.len()] = packet;
             frames.push(frame);
         });

@@ -34,8 +34,12 @@ pub const MAX_FRAGMENTED: usize = 4_096;
 /// Seconds from the first fragment on for which they are followed: what the kernel grants (`ipfrag_time`).
 pub const FRAGMENTS_SECONDS: u64 = 30;
 
-/// Fragments that wait for the first of their datagram, for each worker; and first ones that wait for the last.
+/// Fragments that wait for the first of their datagram, for each worker.
 pub const MAX_HELD: usize = 64;
+
+/// First fragments that wait for the last, for each worker: as many as two batches have, so that none gives way whose last is in
+/// the batch that the newest are of.
+pub const MAX_UNFINISHED: usize = 2 * BATCH;
 
 /// How long a fragment waits.
 pub const HELD_MILLIS: u64 = 1_000;

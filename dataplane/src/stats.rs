@@ -9,7 +9,10 @@ use crate::{
     verdict::{Answer, DropReason},
 };
 use crossbeam::utils::CachePadded;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 /// How many sizes of batches are told apart: 1, 2 to 3, 4 to 7 and so on, and a full one.
 pub const BATCH_SIZES: usize = BATCH.ilog2() as usize + 1;
@@ -291,11 +294,12 @@ impl DestinationShared {
     /// A connection was made.
     #[inline]
     pub fn connected(&self, active: bool) {
-        self.count(active).fetch_add(1, Relaxed);
+        self.count(active).fetch_add(1, SeqCst);
         let upper = self.counts.upper.load(Relaxed);
         if upper != 0 && self.total() >= upper {
-            self.counts.overloaded.store(true, Relaxed);
-            // Another worker may have ended connections since, before there was an overload to end.
+            self.counts.overloaded.swap(true, SeqCst);
+            // Another worker may have ended connections since, before there was an overload to end: either it sees that, or this
+            // one what it has ended.
             self.relieve();
         }
     }
@@ -303,8 +307,8 @@ impl DestinationShared {
     /// A connection ended.
     #[inline]
     pub fn disconnected(&self, active: bool) {
-        self.count(active).fetch_sub(1, Relaxed);
-        if self.overloaded() {
+        self.count(active).fetch_sub(1, SeqCst);
+        if self.counts.overloaded.load(SeqCst) {
             self.relieve();
         }
     }
@@ -321,7 +325,7 @@ impl DestinationShared {
     }
 
     fn total(&self) -> u32 {
-        self.active().wrapping_add(self.inactive())
+        self.counts.active.load(SeqCst).wrapping_add(self.counts.inactive.load(SeqCst))
     }
 
     /// Ends an overload below `lower` connections, or below three quarters of `upper` if `lower` is 0; at once without either.

@@ -119,6 +119,7 @@ impl<P: Port> Worker<P> {
             self.v4.begin_sweep();
             self.v6.begin_sweep();
         }
+        let finished = if self.batch.unfinished.is_empty() { 0 } else { self.finish(now) };
         let received = self.receive(now);
         // Before the batch, so that a port that is short of room has some for the host.
         let of_host = self.take_from_host();
@@ -131,7 +132,7 @@ impl<P: Port> Worker<P> {
         } else if of_host > 0 {
             self.egress.flush(&mut self.ports, &self.shared.stats);
         }
-        let mut done = received + of_host;
+        let mut done = finished + received + of_host;
         done += self.expire(now);
         done += self.housekeep(now);
         self.count(done, now);
@@ -162,10 +163,7 @@ impl<P: Port> Worker<P> {
         let batch = &mut *self.batch;
         batch.runs.clear();
         batch.released = 0;
-        if !batch.unfinished.is_empty() {
-            self.finish(now);
-        }
-        if !self.batch.held.is_empty() {
+        if !batch.held.is_empty() {
             self.release(now);
         }
         let batch = &mut *self.batch;
@@ -201,13 +199,15 @@ impl<P: Port> Worker<P> {
         self.batch.release(&self.config.get().fragments, now);
     }
 
-    /// First fragments whose last has come leave, before all others.
+    /// First fragments whose last has come leave, before all others. Returns how many, with those that waited in vain.
     #[cold]
-    fn finish(&mut self, now: Nanos) {
+    fn finish(&mut self, now: Nanos) -> usize {
         self.batch.finish(&self.config.get().fragments, now);
-        if !self.batch.is_empty() {
+        let finished = self.batch.len();
+        if finished > 0 {
             self.send_batch(now);
         }
+        finished
     }
 
     /// What the host sends by the exception path; it is not parsed.

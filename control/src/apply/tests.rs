@@ -208,7 +208,7 @@ fn servers_that_get_nothing_are_warned_of_with_why_and_what_to_do() {
             vip,
             "address = \"10.10.10.12\"",
             "The server 10.10.10.12:80 of tcp 10.0.0.100:80 is reached by eth1, which is no port",
-            "(`--port eth1`)",
+            "(`--port eth1`,",
         ),
         (
             vip,

@@ -3,7 +3,7 @@
 use crate::{
     config::{
         compile::{is_local, local_addresses, pending},
-        model::{Configuration, Method, Server, Service, ServiceKey},
+        model::{Configuration, Method, Server, Service, ServiceKey, rules::MarkRule},
     },
     kernel::{Leaves, Network},
 };
@@ -19,9 +19,11 @@ pub(super) fn new_warnings(old: &Configuration, new: &Configuration, network: &N
     let services =
         |of: &Configuration| -> HashSet<*const Service> { of.services.iter().map(Arc::as_ptr).collect() };
     let (before, after) = (services(old), services(new));
-    let mut warnings = warnings_of(new, network, |service| !before.contains(&Arc::as_ptr(service)));
+    // Then there may be some of services that are what they were.
+    let all = old.marks != new.marks || old.virtual_addresses != new.virtual_addresses;
+    let mut warnings = warnings_of(new, network, |service| all || !before.contains(&Arc::as_ptr(service)));
     if !warnings.is_empty() {
-        let known = warnings_of(old, network, |service| !after.contains(&Arc::as_ptr(service)));
+        let known = warnings_of(old, network, |service| all || !after.contains(&Arc::as_ptr(service)));
         let known: HashSet<String> = known.into_iter().collect();
         warnings.retain(|warning| !known.contains(warning));
     }
@@ -70,8 +72,8 @@ fn warnings_of(
     }
     for service in configuration.services.iter().filter(|service| wanted(service)) {
         warnings.extend(pending(service, &configuration.marks, &host, None));
-        if let ServiceKey::Mark { mark, .. } = service.key
-            && !configuration.marks.iter().any(|rule| rule.mark == mark)
+        if let ServiceKey::Mark { mark, ipv6 } = service.key
+            && !configuration.marks.iter().any(|rule| rule.mark == mark && may_be_of(rule, ipv6))
         {
             warnings.push(format!(
                 "No rule gives packets the mark {mark}: the service of {} gets none; say which have it with \
@@ -83,6 +85,11 @@ fn warnings_of(
         warnings.extend(servers.filter_map(|server| strange(service, server, &up, network)));
     }
     warnings
+}
+
+/// Whether packets of a family may have the mark of a rule.
+fn may_be_of(rule: &MarkRule, ipv6: bool) -> bool {
+    [rule.source, rule.destination].iter().flatten().all(|prefix| prefix.address().is_ipv6() == ipv6)
 }
 
 /// An address of this machine as `ip addr del` takes it.
@@ -109,7 +116,8 @@ fn strange(service: &Service, server: &Server, up: &BTreeSet<IpAddr>, network: &
         )),
         Leaves::Elsewhere(device) => Some(format!(
             "The server {socket} of {key} is reached by {device}, which is no port of the director: its packets are \
-             dropped; give pointsmand that port too (`--port {device}`)."
+             dropped; start pointsmand with {device} as a port too (`--port {device}`, or a [[port]] of its file), or give \
+             the server a route out of a port."
         )),
         Leaves::Port(_, next) if next != server.address && server.method == Method::Direct => Some(format!(
             "The server {socket} of {key} is behind the router {next}, which does not pass on what is sent to a virtual \

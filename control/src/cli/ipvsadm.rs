@@ -247,8 +247,13 @@ impl Session<'_> {
             Command::Version => Ok(self.streams.out.write_all(text::VERSION.as_bytes())?),
             Command::List(listing, format) => self.list(listing, format).await,
             Command::Save(format) => {
-                let answer =
-                    self.director().await?.lvs().list(ListRequest { service: None }).await?.into_inner();
+                let answer = self
+                    .director()
+                    .await?
+                    .lvs()
+                    .list(ListRequest { service: None, warnings: false })
+                    .await?
+                    .into_inner();
                 let rules = text::rules_text(&answer.services, format, false, self.names);
                 Ok(self.streams.out.write_all(rules.as_bytes())?)
             }
@@ -300,11 +305,12 @@ impl Session<'_> {
         let printed = match listing {
             Listing::Connections => return self.connections(&director, format).await,
             Listing::Services => {
-                let answer = director.lvs().list(ListRequest { service: None }).await?.into_inner();
+                let answer =
+                    director.lvs().list(ListRequest { service: None, warnings: false }).await?.into_inner();
                 text::services_text(&answer.services, true, format, self.names)
             }
             Listing::Service(key) => {
-                let listed = director.lvs().list(ListRequest { service: Some(key) }).await;
+                let listed = director.lvs().list(ListRequest { service: Some(key), warnings: false }).await;
                 let answer =
                     listed.map_err(|status| End::Said(refusal_text(&status), EXIT_LIST))?.into_inner();
                 text::services_text(&answer.services, false, format, self.names)

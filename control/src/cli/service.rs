@@ -144,7 +144,7 @@ impl Verb {
 /// A service as it is now, and the generation in force.
 pub(super) async fn present(director: &Director, key: ServiceKey) -> Result<(u64, ServiceStatus), CliError> {
     let said = Key::said(Some(&key));
-    let answer = director.lvs().list(ListRequest { service: Some(key) }).await?.into_inner();
+    let answer = director.lvs().list(ListRequest { service: Some(key), warnings: false }).await?.into_inner();
     let generation = answer.generation;
     let found = answer.services.into_iter().next().map(|status| (generation, status));
     found.ok_or_else(|| {

@@ -26,7 +26,7 @@ impl Show {
     pub(super) async fn run(self, socket: &Path, output: &mut Output<'_>) -> Result<(), CliError> {
         let mut lvs = Director::connect(socket).await?.lvs();
         let service = self.service.map(Key::to_proto);
-        let list = lvs.list(ListRequest { service }).await?.into_inner();
+        let list = lvs.list(ListRequest { service, warnings: true }).await?.into_inner();
         let timeouts = lvs.get_timeouts(GetTimeoutsRequest {}).await?.into_inner();
         output.either(|| view(&list, &timeouts), || text(&list, &timeouts))
     }

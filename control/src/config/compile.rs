@@ -147,7 +147,8 @@ impl Compiler {
     /// without.
     pub fn kept_in_vain(&self) -> impl Iterator<Item = ServiceKey> {
         let slots = self.kept.iter().filter_map(|number| self.slots.all().get(*number as usize));
-        slots.filter(|slot| !slot.shared.has_connections()).map(|slot| slot.key.service)
+        let is_over = |slot: &&Slot| slot.presence == Presence::Present && !slot.shared.has_connections();
+        slots.filter(is_over).map(|slot| slot.key.service)
     }
 
     /// The services of the last generation that have the director itself as a server, or had it and may have connections to
@@ -334,6 +335,8 @@ impl Compiler {
                 if let Some(made_by) = self.made_by.get_mut(number).filter(|_| !keeps) {
                     *made_by = MadeBy::default();
                 }
+                // Of a removed one nothing more is given up; it is looked at when it comes back.
+                self.kept.remove(&(number as u32));
             }
         }
         self.touched.clone()
@@ -390,23 +393,26 @@ impl Compiler {
         &mut self,
         number: u32,
         server: &Server,
-        (timeouts, port): (&Option<Arc<snapshot::Timeouts>>, u16),
+        (timeouts, wanted_port): (&Option<Arc<snapshot::Timeouts>>, u16),
         now: Nanos,
     ) -> Option<(MadeBy, bool)> {
         let destination = self.destinations.get_mut(number as usize)?;
         let made_by = self.made_by.get_mut(number as usize)?;
         destination.shared.set_thresholds(server.upper_threshold, server.lower_threshold);
         let is_ours = self.host_addresses.contains(&server.address);
-        let method = if is_ours { snapshot::Method::Local } else { method(server.method) };
+        let method = method(server, is_ours);
+        let is_known = made_by.methods != 0;
         // A worker may still be making connections by the method before.
         if destination.method == method && !destination.shared.has_connections() {
             *made_by = MadeBy::default();
         }
         made_by.add(method, server.method);
-        if made_by.is_only(method) {
-            self.kept.remove(&number)
-        } else {
-            self.kept.insert(number)
+        // NAT goes by the port of the destination: while there are connections, that stays what it is.
+        let stays = is_known && destination.shared.has_connections();
+        let port = if stays { destination.port } else { wanted_port };
+        match made_by.is_only(method) && port == wanted_port {
+            true => self.kept.remove(&number),
+            false => self.kept.insert(number),
         };
         let known = destination.tunnel.take();
         let encapsulation = made_by.encapsulation.filter(|_| !is_ours);
@@ -454,7 +460,11 @@ impl Compiler {
                     generation: known.map_or(0, |known| known.generation),
                     server: server.socket(),
                     weight: server.weight.get(),
-                    settings: (server.upper_threshold, server.lower_threshold, method(server.method)),
+                    settings: (
+                        server.upper_threshold,
+                        server.lower_threshold,
+                        method(server, self.host_addresses.contains(&server.address)),
+                    ),
                     shared,
                 }
             };
@@ -525,8 +535,10 @@ fn destinations(service: &Service) -> impl Iterator<Item = DestinationKey> {
     service.servers.iter().map(of)
 }
 
-fn method(method: Method) -> snapshot::Method {
-    match method {
+/// How packets reach a server; `is_ours`: its address is this machine's.
+fn method(server: &Server, is_ours: bool) -> snapshot::Method {
+    match server.method {
+        _ if is_ours => snapshot::Method::Local,
         Method::Direct => snapshot::Method::Direct,
         Method::Nat => snapshot::Method::Nat,
         Method::Tunnel(_) => snapshot::Method::Tunnel,

@@ -61,6 +61,11 @@ impl Configuration {
     pub fn server_count(&self) -> usize {
         self.services.iter().map(|service| service.servers.len()).sum()
     }
+
+    /// All real servers, of one service after the other.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.services.iter().flat_map(|service| &service.servers)
+    }
 }
 
 /// What a running director cannot change. What is not said is left to the director: empty or `None`.

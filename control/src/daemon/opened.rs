@@ -166,8 +166,8 @@ fn seats(start: &model::Start, ends: Vec<WorkerEnd<Buffer>>) -> Result<Vec<Seat<
         let ports = start.ports.iter().enumerate();
         let ports =
             ports.map(|(number, port)| open(number, port, index, workers)).collect::<Result<_, _>>()?;
-        // What may be out of the pool at once: a batch in and one out, what waits for neighbours, and what other
-        // workers or the host have not taken yet.
+        // What may be out of the pool at once: a batch in and one out, what waits for neighbours or for other fragments, and what
+        // other workers or the host have not taken yet.
         let buffers = 2 * BATCH + MAX_WAITING + HANDOFF_RING * (workers - 1) + EXCEPTION_RING + 2_048;
         let options = PoolOptions { buffers, room: FRAME_ROOM, memory: memory.clone() };
         let pool = Pool::new(&format!("packets of worker {index}"), options)?;

@@ -82,9 +82,10 @@ impl Lvs for Service {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
-        let only = request.into_inner().service;
-        let only = only.map(|key| verbs::key(Some(&key))).transpose().map_err(refused)?;
+        let ListRequest { service, warnings } = request.into_inner();
+        let only = service.map(|key| verbs::key(Some(&key))).transpose().map_err(refused)?;
         let view = self.0.control.view().await;
+        let warnings = if warnings { self.0.control.warnings().await } else { Vec::new() };
         let config = &view.configuration;
         let mut services: Vec<&Model> = match &only {
             None => config.services.iter().map(|service| &**service).collect(),
@@ -98,7 +99,7 @@ impl Lvs for Service {
             generation: view.generation,
             services: services.into_iter().map(|service| service_status(service, &view)).collect(),
             virtual_addresses: config.addresses_up().iter().map(ToString::to_string).collect(),
-            warnings: view.warnings.clone(),
+            warnings,
         }))
     }
 

@@ -209,7 +209,7 @@ async fn requests_without_their_parts_are_refused_and_name_the_part() {
         (nothing.code(), v1::Refusal::decode(nothing.details()).unwrap().field),
         (tonic::Code::InvalidArgument, "server".into())
     );
-    let list = ListRequest { service: Some(v1::ServiceKey { key: None }) };
+    let list = ListRequest { service: Some(v1::ServiceKey { key: None }), warnings: false };
     assert_eq!(lvs.list(list).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     let mut connections = ConnectionsClient::new(served.channel.clone());
     let bad = ListConnectionsRequest { protocol: Some(99), ..Default::default() };

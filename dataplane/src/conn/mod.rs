@@ -273,7 +273,7 @@ impl<K: Key> Connections<K> {
             _ => false,
         };
         let is_free = !entry.template.is_some() && entry.role != Role::Data;
-        is_free && ((policies.expire_nodest_conn && quiesced) || (policies.conn_reuse_mode != 0 && over))
+        (policies.expire_nodest_conn && quiesced) || (policies.conn_reuse_mode != 0 && over && is_free)
     }
 
     /// Ends a connection now.

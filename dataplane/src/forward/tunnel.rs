@@ -91,7 +91,7 @@ struct Inner {
     ethertype: u16,
 }
 
-/// Wraps the packet of a frame, which is in the layout's place and fits into the tunnel's MTU, for the server at `to`. `flow`
+/// Wraps the packet of a frame, which is in the layout's place and fits into the tunnel's MTU or may be cut outside, for the server at `to`. `flow`
 /// tells flows apart: the network between spreads them by it.
 ///
 /// # Errors

@@ -69,6 +69,8 @@ pub struct Fragments {
     hasher: DefaultHashBuilder,
     /// First fragments noted so far.
     noted: AtomicU64,
+    /// Ends noted so far.
+    ended: AtomicU64,
 }
 
 impl Fragments {
@@ -77,7 +79,12 @@ impl Fragments {
     /// With room for `datagrams`, rounded down to a multiple of eight.
     pub fn new(datagrams: usize) -> Self {
         let sets = (0..datagrams / Self::WAYS).map(|_| CachePadded::default()).collect();
-        Self { sets, hasher: DefaultHashBuilder::default(), noted: AtomicU64::new(0) }
+        Self {
+            sets,
+            hasher: DefaultHashBuilder::default(),
+            noted: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        }
     }
 
     /// Notes the first fragment of a datagram. A newer one of the same identification takes the place of an older one.
@@ -108,7 +115,14 @@ impl Fragments {
 
     /// Notes where the data of a datagram ends, whose first fragment has come: the last says it.
     pub fn ends(&self, datagram: &Datagram, end: u16, now: Nanos) {
-        self.change(datagram, |entry| entry.end = Some((end, now)));
+        if self.change(datagram, |entry| entry.end = Some((end, now))).is_some() {
+            self.ended.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Ends noted so far: as long as it is the same, nobody who waits for one need ask.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
     }
 
     /// Where the data of the datagram ends, if that was said in the last second. Forgets it: the next datagram with the

@@ -4,7 +4,7 @@
 use super::tracker::{Datagram, Fragments};
 use crate::{
     batch::Packet,
-    limits::{HELD_MILLIS, MAX_HELD},
+    limits::{HELD_MILLIS, MAX_UNFINISHED},
     port::Frame,
     time::Nanos,
     verdict::DropReason,
@@ -54,12 +54,14 @@ struct Waiting<F> {
 /// See the module. They came in this order.
 pub struct Unfinished<F> {
     waiting: Vec<Waiting<F>>,
+    /// [`Fragments::ended`] when they were last looked at; none since another has come.
+    ended: Option<u64>,
 }
 
 impl<F: Frame> Unfinished<F> {
     /// Empty, with all the memory that it will use.
     pub fn new() -> Self {
-        Self { waiting: Vec::with_capacity(MAX_HELD) }
+        Self { waiting: Vec::with_capacity(MAX_UNFINISHED), ended: None }
     }
 
     /// How many wait.
@@ -79,34 +81,53 @@ impl<F: Frame> Unfinished<F> {
     #[must_use]
     #[cold]
     pub fn hold(&mut self, frame: F, packet: Packet, unsummed: Unsummed, now: Nanos) -> Option<F> {
-        let oldest = (self.waiting.len() == MAX_HELD).then(|| self.waiting.remove(0).frame);
+        let oldest = (self.waiting.len() == MAX_UNFINISHED).then(|| self.waiting.remove(0).frame);
+        self.ended = None;
         self.waiting.push(Waiting { frame, packet, unsummed, since: now });
         oldest
     }
 
-    /// Gives those that are ready, in order, with what was known of each, and those that never will be, to be dropped.
+    /// Gives those that are ready, in order and at most `most`, with what was known of each, and those that never will be, to
+    /// be dropped.
     #[cold]
-    pub fn finish(&mut self, fragments: &Fragments, now: Nanos, mut give: impl FnMut(F, Packet)) {
+    pub fn finish(
+        &mut self,
+        fragments: &Fragments,
+        now: Nanos,
+        most: usize,
+        mut give: impl FnMut(F, Packet),
+    ) {
+        let is_late = |waiting: &Waiting<F>| now.0.saturating_sub(waiting.since.0) >= HELD_MILLIS * 1_000_000;
+        let ended = fragments.ended();
+        if self.ended == Some(ended) && !self.waiting.first().is_some_and(is_late) {
+            return;
+        }
+        let mut left = most;
         let is_over = |waiting: &mut Waiting<F>| {
+            if left == 0 {
+                return false;
+            }
             let segment = waiting.frame.data_mut().get_mut(usize::from(waiting.packet.layout.l4)..);
-            match waiting.unsummed.finish(segment.unwrap_or_default(), fragments, now) {
-                Ok(true) => true,
-                Ok(false) => {
-                    let is_late = now.0.saturating_sub(waiting.since.0) >= HELD_MILLIS * 1_000_000;
-                    if is_late {
+            let is_over = match waiting.unsummed.finish(segment.unwrap_or_default(), fragments, now) {
+                Ok(is_finished) => {
+                    if !is_finished && is_late(waiting) {
                         waiting.packet.drop(DropReason::FragmentUnmatched);
                     }
-                    is_late
+                    is_finished || is_late(waiting)
                 }
                 Err(reason) => {
                     waiting.packet.drop(reason);
                     true
                 }
-            }
+            };
+            left -= usize::from(is_over);
+            is_over
         };
         for waiting in self.waiting.extract_if(.., is_over) {
             give(waiting.frame, waiting.packet);
         }
+        // If there may be more of them, the next call looks again.
+        self.ended = (left > 0).then_some(ended);
     }
 }
 

@@ -75,14 +75,6 @@ fn with_expire_nodest_conn_a_syn_leaves_a_quiesced_server() {
         assert_eq!(went(&mut lab, segment(1, SYN)), expected, "{on} {mode}");
         assert_eq!(lab.connections(), 1);
     }
-    // A persistent client stays with its server.
-    let mut lab = lab(|policies| policies.expire_nodest_conn = true);
-    lab.plan.services[0].persistence =
-        Some(Persistence { timeout: Ticks::from_secs(120), prefix: 32, by_call: false });
-    lab.publish();
-    went(&mut lab, segment(1, SYN));
-    change(&mut lab, 1, Some(0));
-    assert_eq!(went(&mut lab, segment(1, SYN)), "r2");
 }
 
 #[test]

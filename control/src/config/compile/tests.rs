@@ -227,27 +227,30 @@ fn what_connections_need_that_were_made_by_another_method_stays_as_long_as_there
         let servers: String = servers.iter().map(server).collect();
         let text = format!("[[service]]\naddress = \"10.0.0.100\"\nport = 80\n{servers}");
         let snapshot = compiler.compile(&parsed(&text), &network, at(generation));
-        (snapshot, compiler.local_services().count())
+        (snapshot, compiler.local_services().count(), compiler.kept_in_vain().count())
     };
     let (a, b) = ("10.0.0.12", "10.0.0.13");
     let natted = |snapshot: &Snapshot| {
         [a, b].map(|address| snapshot.routing.servers.contains(&address.parse().unwrap()))
     };
-    let (first, local) = compile(&[(a, "method = \"nat\""), (b, "method = \"local\"")]);
+    let (first, local, _) = compile(&[(a, "method = \"nat\""), (b, "method = \"local\"")]);
     assert_eq!((natted(&first), local), ([true, false], 1));
     first.destinations.iter().for_each(|destination| destination.shared.connected(true));
     for weight in ["weight = 1", "weight = 2"] {
-        let (changed, local) = compile(&[(a, weight), (b, weight)]);
-        assert_eq!((natted(&changed), local), ([true, false], 1), "{weight}");
+        let (changed, local, in_vain) = compile(&[(a, weight), (b, weight)]);
+        assert_eq!((natted(&changed), local, in_vain), ([true, false], 1, 0), "{weight}");
     }
     // Removed and added again, it has its connections again.
     assert_eq!(compile(&[(a, "weight = 2")]).1, 0);
     let servers = [(a, "weight = 2"), (b, "")];
     assert_eq!(compile(&servers).1, 1);
     first.destinations.iter().for_each(|destination| destination.shared.disconnected(true));
-    // Without another change.
-    let (last, local) = compile(&servers);
-    assert_eq!((natted(&last), local), ([false, false], 0));
+    // Without another change; what is given up is not looked for again, and of a removed server nothing is.
+    let (last, local, in_vain) = compile(&servers);
+    assert_eq!((natted(&last), local, in_vain), ([false, false], 0, 0));
+    compile(&[(a, "method = \"nat\""), (b, "")]);
+    assert_eq!(compile(&servers).2, 1, "a worker may still be making connections");
+    assert_eq!(compile(&[(b, "")]).2, 0);
 }
 
 #[test]
@@ -277,13 +280,25 @@ fn a_persistent_service_of_every_port_leaves_packets_their_port() {
         )
     };
     let mut compiler = Compiler::default();
-    let mut port = |rest: &str, generation| {
+    let mut generation = 0;
+    let mut destination = |rest: &str| {
+        generation += 1;
         let snapshot = compiler.compile(&parsed(&service(rest)), &testing::network(), at(generation));
-        let destination = &snapshot.destinations[0];
+        let destination = snapshot.destinations[0].clone();
         assert_eq!(destination.ends, Ends::new((destination.address, destination.port), None));
-        destination.port
+        (destination, compiler.kept_in_vain().count())
     };
-    assert_eq!((port("", 1), port("persistence_seconds = 300", 2), port("", 3)), (8080, 0, 8080));
+    let persistent = "persistence_seconds = 300";
+    assert_eq!(
+        [destination("").0.port, destination(persistent).0.port, destination("").0.port],
+        [8080, 0, 8080]
+    );
+    // Connections keep the port by which their server knows them.
+    let shared = destination("").0.shared;
+    shared.connected(true);
+    assert_eq!((destination(persistent).0.port, destination(persistent).1), (8080, 0));
+    shared.disconnected(true);
+    assert_eq!(destination(persistent).0.port, 0);
 }
 
 #[test]

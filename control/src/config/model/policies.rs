@@ -135,11 +135,14 @@ pub static SWITCHES: [Switch; 15] = [
 ];
 
 /// Switches of the original that there are not, and why nobody need set them.
-pub const WITHOUT: [(&str, &str); 14] = [
+pub const WITHOUT: [(&str, &str); 18] = [
     ("conntrack", "FTP and source NAT work without it"),
     ("snat_reroute", "answers always take the route to their client"),
     ("cache_bypass", "a client that no server takes hears port unreachable"),
     ("run_estimation", "rates are always estimated"),
+    ("est_cpulist", "rates are estimated off the workers' cores"),
+    ("est_nice", "rates are estimated off the workers' cores"),
+    ("debug_level", "the environment's RUST_LOG says what pointsmand logs"),
     ("lblc_expiration", "it is the original's default of 24 hours"),
     ("lblcr_expiration", "it is the original's default of 24 hours"),
     ("backup_only", SYNC),
@@ -150,6 +153,7 @@ pub const WITHOUT: [(&str, &str); 14] = [
     ("sync_retries", SYNC),
     ("sync_persist_mode", SYNC),
     ("sync_qlen_max", SYNC),
+    ("sync_sock_size", SYNC),
 ];
 
 const SYNC: &str = "connections are not synchronised yet";

@@ -330,7 +330,7 @@ impl Model {
             _ => false,
         };
         let begins = flow.tcp && flags & (SYN | RST) == SYN;
-        let again = connection.template.is_none() && (over || (expire_nodest_conn && server.weight == 0));
+        let again = (over && connection.template.is_none()) || (expire_nodest_conn && server.weight == 0);
         let removed = server.presence == Presence::Removed;
         if (begins && again) || (removed && expire_nodest_conn) {
             self.end(flow, self.now);
