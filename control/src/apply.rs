@@ -177,6 +177,8 @@ pub struct DestinationView {
     pub templates: u32,
     /// At or above its upper threshold.
     pub overloaded: bool,
+    /// It, or the router to it, does not answer on the link.
+    pub silent: bool,
     /// Counts and rates.
     pub shown: Shown,
 }
@@ -484,6 +486,7 @@ impl Control {
                 inactive: slot.shared.inactive(),
                 templates: slot.shared.templates(),
                 overloaded: slot.shared.overloaded(),
+                silent: state.compiler.is_silent(number),
                 shown: state.accounts.destination(number, counted),
             };
             destinations.insert(slot.key, view);

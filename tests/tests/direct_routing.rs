@@ -1,6 +1,6 @@
 //! Direct routing end to end: real nginx, real curl, the commands of the usual LVS tutorial.
 
-use pointsman_tests::{Director, Lab, VIP};
+use pointsman_tests::{Director, Lab, VIP, wait_until};
 
 /// The tutorial's cluster: two web servers and a director with a service for them.
 struct Cluster {
@@ -127,6 +127,21 @@ fn the_vip_answers_ping_and_a_closed_port_is_refused() {
     assert_eq!(deleted.code, 0, "{}", deleted.text());
     let silent = lab.run("client", "ip neigh flush all; ping -c 1 -W 1 192.168.10.100");
     assert_eq!(silent.code, 1, "{}", silent.text());
+}
+
+#[test]
+fn a_server_that_does_not_answer_on_the_link_is_shown_as_such() {
+    let cluster = Cluster::new("--port eth0");
+    let director = &cluster.director;
+    director.add_web_service("rr");
+    // Nobody has this address.
+    director.ipvsadm_all(&["-a -t 192.168.10.100:80 -r 192.168.10.99:80 -g"]);
+    let shown = || director.pointsman("show").stdout;
+    let line = |server: &str| shown().lines().find(|line| line.contains(server)).map(str::to_owned);
+    wait_until("the server has not answered", 20, || {
+        line("192.168.10.99:80").is_some_and(|line| line.ends_with("no answer on the link"))
+    });
+    assert!(line("192.168.10.12:80").is_some_and(|line| !line.contains("no answer")), "{}", shown());
 }
 
 #[test]

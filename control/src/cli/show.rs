@@ -79,7 +79,7 @@ fn text(list: &ListResponse, timeouts: &Timeouts) -> String {
         }
         if status.servers.is_empty() {
             table.line("  no servers: clients are refused");
-        } else if status.servers.iter().all(|server| !state(server).is_empty()) {
+        } else if status.servers.iter().all(takes_none) {
             table.line("  no server takes new clients: they are refused");
         }
         for note in &status.pending {
@@ -106,9 +106,15 @@ fn server_row(status: &ServerStatus) -> [String; 10] {
     ]
 }
 
+/// Whether a scheduler passes it by.
+fn takes_none(status: &ServerStatus) -> bool {
+    status.overloaded || status.server.as_ref().is_some_and(|server| server.weight == Some(0))
+}
+
 fn state(status: &ServerStatus) -> &'static str {
     let weight = status.server.as_ref().map_or(1, |server| server.weight.unwrap_or(1));
     match (status.overloaded, weight) {
+        _ if status.silent => "no answer on the link",
         (true, _) => "overloaded",
         (false, 0) => "quiesced",
         (false, _) => "",
@@ -196,6 +202,7 @@ struct ServerView {
     inactive_connections: u32,
     persistent_connections: u32,
     overloaded: bool,
+    silent: bool,
     counters: NumbersView,
     rates_per_second: NumbersView,
 }
@@ -268,6 +275,7 @@ fn server_view(status: &ServerStatus) -> ServerView {
         inactive_connections: status.inactive_connections,
         persistent_connections: status.persistent_connections,
         overloaded: status.overloaded,
+        silent: status.silent,
         counters: status.counters.into(),
         rates_per_second: status.rates.into(),
     }
@@ -301,6 +309,7 @@ mod tests {
             servers: vec![
                 ServerStatus { active_connections: 12, ..server("10.0.1.11", 1) },
                 server("10.0.1.12", 0),
+                ServerStatus { silent: true, ..server("10.0.1.13", 1) },
             ],
             pending: vec!["persistence does not run yet".into()],
             ..ServiceStatus::default()
@@ -327,6 +336,7 @@ warning            The kernel answers too.
 tcp 10.0.0.100:80  rr, persistent 6m, mask /24
   10.0.1.11:80  direct       1      12         0       0      0       0            0
   10.0.1.12:80  direct       0       0         0       0      0       0            0  quiesced
+  10.0.1.13:80  direct       1       0         0       0      0       0            0  no answer on the link
   pending: persistence does not run yet
 ";
         assert_eq!(text(&list, &timeouts), expected);
@@ -335,8 +345,9 @@ tcp 10.0.0.100:80  rr, persistent 6m, mask /24
     #[test]
     fn a_service_whose_servers_are_all_quiesced_or_overloaded_says_so() {
         let (mut list, timeouts) = sample();
-        let servers = &mut list.services[0].servers;
-        servers[0].overloaded = true;
+        list.services[0].servers[0].overloaded = true;
+        assert!(!text(&list, &timeouts).contains("they are refused"), "one may come back");
+        list.services[0].servers.pop();
         let shown = text(&list, &timeouts);
         assert!(shown.contains("\n  no server takes new clients: they are refused\n"), "{shown}");
     }

@@ -29,7 +29,7 @@ use pointsman_dataplane::{
     limits::{MAX_DESTINATIONS, MAX_FRAGMENTED, MAX_TEMPLATES},
     on_link::OnLink,
     scheduler::{Candidate, Flags, Rule, Scheduler},
-    snapshot::{self, Destination, Encapsulation, NextHop, Presence, Snapshot},
+    snapshot::{self, Destination, Encapsulation, NeighborState, NextHop, Presence, Snapshot},
     stats::DestinationShared,
     time::{Nanos, Ticks},
 };
@@ -561,6 +561,13 @@ impl Compiler {
     /// The next hops that destinations and routes use, for whoever resolves them.
     pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
         self.next_hops.used()
+    }
+
+    /// Whether the station that packets to the destination in a slot go to was asked for and does not answer.
+    pub fn is_silent(&self, slot: u32) -> bool {
+        let destination = self.destinations.get(slot as usize);
+        let hop = destination.and_then(|destination| self.next_hops.get(destination.next_hop));
+        hop.is_some_and(|hop| hop.cell.get() == NeighborState::Failed)
     }
 
     /// Whether the last generation changed them, or their ports.

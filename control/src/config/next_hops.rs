@@ -107,6 +107,11 @@ impl NextHops {
         self.published.clone()
     }
 
+    /// The next hop of that number.
+    pub(super) fn get(&self, number: u32) -> Option<&NextHop> {
+        self.entries.get(number as usize).map(|entry| &entry.hop)
+    }
+
     /// Those that a destination or a route uses.
     pub(super) fn used(&self) -> impl Iterator<Item = &NextHop> {
         self.entries.iter().filter(|entry| entry.users > 0).map(|entry| &entry.hop)

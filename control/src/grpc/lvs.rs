@@ -232,6 +232,7 @@ fn service_status(service: &Model, view: &View) -> ServiceStatus {
             inactive_connections: seen.inactive,
             persistent_connections: seen.templates,
             overloaded: seen.overloaded,
+            silent: seen.silent,
             counters: Some(encode_counters(seen.shown.0)),
             rates: Some(encode_rates(seen.shown.1)),
         }
