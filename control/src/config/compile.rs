@@ -331,7 +331,10 @@ impl Compiler {
                     && matches!(slot.presence, Presence::Present | Presence::Removed);
                 let tunnel = destination.tunnel.take().filter(|_| keeps);
                 let timeouts = destination.timeouts.take().filter(|_| keeps);
-                *destination = Destination { tunnel, timeouts, ..empty(slot) };
+                let new = empty(slot);
+                let (port, ends) =
+                    if keeps { (destination.port, destination.ends) } else { (new.port, new.ends) };
+                *destination = Destination { tunnel, timeouts, port, ends, ..new };
                 if let Some(made_by) = self.made_by.get_mut(number).filter(|_| !keeps) {
                     *made_by = MadeBy::default();
                 }

@@ -299,6 +299,16 @@ fn a_persistent_service_of_every_port_leaves_packets_their_port() {
     assert_eq!((destination(persistent).0.port, destination(persistent).1), (8080, 0));
     shared.disconnected(true);
     assert_eq!(destination(persistent).0.port, 0);
+    // Also those of a server that is removed and comes back.
+    shared.connected(true);
+    let gone = compiler.compile(
+        &parsed(&format!("[[service]]\nmark = 7\n{persistent}\n")),
+        &testing::network(),
+        at(90),
+    );
+    assert_eq!((gone.destinations[0].presence, gone.destinations[0].port), (snapshot::Presence::Removed, 0));
+    let back = compiler.compile(&parsed(&service("")), &testing::network(), at(91));
+    assert_eq!(back.destinations[0].port, 0);
 }
 
 #[test]
