@@ -220,7 +220,7 @@ impl<F: Frame> Batch<F> {
     #[cold]
     pub fn release(&mut self, fragments: &Fragments, now: Nanos) {
         let Self { frames, runs, held, .. } = self;
-        held.release(fragments, now, RELEASE_BUDGET, |frame, port| {
+        held.give(fragments, now, RELEASE_BUDGET, |frame, port| {
             frames.push(frame);
             came_by(runs, frames.len(), (port, false));
         });

@@ -194,7 +194,7 @@ impl<P: Port> Worker<P> {
     /// Fragments whose first has come are received once more, in front of all others.
     #[cold]
     fn release(&mut self, now: Nanos) {
-        let late = self.batch.held.expire(now) as u64;
+        let late = self.batch.held.forget(now) as u64;
         self.shared.stats.drops[DropReason::FragmentUnmatched as usize].add(late);
         self.batch.release(&self.config.get().fragments, now);
     }

@@ -247,13 +247,7 @@ impl Session<'_> {
             Command::Version => Ok(self.streams.out.write_all(text::VERSION.as_bytes())?),
             Command::List(listing, format) => self.list(listing, format).await,
             Command::Save(format) => {
-                let answer = self
-                    .director()
-                    .await?
-                    .lvs()
-                    .list(ListRequest { service: None, warnings: false })
-                    .await?
-                    .into_inner();
+                let answer = self.director().await?.lvs().list(ListRequest::default()).await?.into_inner();
                 let rules = text::rules_text(&answer.services, format, false, self.names);
                 Ok(self.streams.out.write_all(rules.as_bytes())?)
             }
@@ -305,8 +299,7 @@ impl Session<'_> {
         let printed = match listing {
             Listing::Connections => return self.connections(&director, format).await,
             Listing::Services => {
-                let answer =
-                    director.lvs().list(ListRequest { service: None, warnings: false }).await?.into_inner();
+                let answer = director.lvs().list(ListRequest::default()).await?.into_inner();
                 text::services_text(&answer.services, true, format, self.names)
             }
             Listing::Service(key) => {

@@ -22,7 +22,7 @@ pub(super) struct Save {}
 impl Save {
     pub(super) async fn run(self, socket: &Path, output: &mut Output<'_>) -> Result<(), CliError> {
         let mut lvs = Director::connect(socket).await?.lvs();
-        let answer = lvs.list(ListRequest { service: None, warnings: false }).await?.into_inner();
+        let answer = lvs.list(ListRequest::default()).await?.into_inner();
         let format = Format { numeric: true, unsorted: true, ..Format::default() };
         let rules = rules_text(&answer.services, format, true, &NoNames);
         if output.json {

@@ -379,7 +379,7 @@ impl Compiler {
                 generation: destination.generation,
                 server: server.socket(),
                 weight: server.weight.get(),
-                settings: (server.upper_threshold, server.lower_threshold, destination.method),
+                settings: self.settings(server),
                 shared: destination.shared.clone(),
             });
         }
@@ -444,6 +444,12 @@ impl Compiler {
         Some((*made_by, rewrapped || retimed || rerouted))
     }
 
+    /// What of a server schedulers ask whether it has changed.
+    fn settings(&self, server: &Server) -> (u32, u32, snapshot::Method) {
+        let is_ours = self.host_addresses.contains(&server.address);
+        (server.upper_threshold, server.lower_threshold, method(server, is_ours))
+    }
+
     /// A service's scheduler after the steps before the last one.
     fn after_steps(&self, key: &ServiceKey, steps: Option<&Vec<Arc<Service>>>) -> Option<Scheduler> {
         let mut scheduler = self.services.get(key).map(|known| known.scheduler.clone());
@@ -463,11 +469,7 @@ impl Compiler {
                     generation: known.map_or(0, |known| known.generation),
                     server: server.socket(),
                     weight: server.weight.get(),
-                    settings: (
-                        server.upper_threshold,
-                        server.lower_threshold,
-                        method(server, self.host_addresses.contains(&server.address)),
-                    ),
+                    settings: self.settings(server),
                     shared,
                 }
             };

@@ -18,6 +18,7 @@
 pub mod held;
 pub mod tracker;
 pub mod unfinished;
+pub mod waiting;
 
 use crate::{
     batch::{Kind, Layout, Packet},

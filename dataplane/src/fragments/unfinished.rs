@@ -1,14 +1,12 @@
 //! First fragments of SCTP datagrams that NAT has given another port: all is done with them but their checksum, which changes
-//! by how long the whole datagram is. They wait for the last fragment, which tells it: a few, and not for long.
+//! by how long the whole datagram is. They wait for the last fragment, which tells it.
 
-use super::tracker::{Datagram, Fragments};
+use super::{
+    tracker::{Datagram, Fragments},
+    waiting::Waiting,
+};
 use crate::{
-    batch::Packet,
-    limits::{HELD_MILLIS, MAX_UNFINISHED},
-    port::Frame,
-    time::Nanos,
-    verdict::DropReason,
-    wire::sctp::Change,
+    batch::Packet, limits::MAX_UNFINISHED, port::Frame, time::Nanos, verdict::DropReason, wire::sctp::Change,
 };
 
 /// What the checksum of such a fragment still takes.
@@ -44,51 +42,31 @@ impl Unsummed {
     }
 }
 
-struct Waiting<F> {
+/// A frame, with what is known of it and where it goes.
+pub struct First<F> {
     frame: F,
     packet: Packet,
     unsummed: Unsummed,
-    since: Nanos,
 }
 
-/// See the module. They came in this order.
-pub struct Unfinished<F> {
-    waiting: Vec<Waiting<F>>,
-    /// [`Fragments::ended`] when they were last looked at; none since another has come.
-    ended: Option<u64>,
-}
+/// See the module.
+pub type Unfinished<F> = Waiting<First<F>>;
 
 impl<F: Frame> Unfinished<F> {
     /// Empty, with all the memory that it will use.
-    pub fn new() -> Self {
-        Self { waiting: Vec::with_capacity(MAX_UNFINISHED), ended: None }
+    pub(crate) fn new() -> Self {
+        Self::with_room(MAX_UNFINISHED)
     }
 
-    /// How many wait.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Whether nothing waits.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Holds a frame, with what is known of it and where it goes. Returns the oldest if there is no room for both: it is to be
-    /// dropped.
+    /// Holds a frame. Returns the oldest if there is no room for both: it is to be dropped.
     #[must_use]
     #[cold]
     pub fn hold(&mut self, frame: F, packet: Packet, unsummed: Unsummed, now: Nanos) -> Option<F> {
-        let oldest = (self.waiting.len() == MAX_UNFINISHED).then(|| self.waiting.remove(0).frame);
-        self.ended = None;
-        self.waiting.push(Waiting { frame, packet, unsummed, since: now });
-        oldest
+        self.push(First { frame, packet, unsummed }, now).map(|oldest| oldest.frame)
     }
 
-    /// Gives those that are ready, in order and at most `most`, with what was known of each, and those that never will be, to
-    /// be dropped.
+    /// Gives those that are ready, in order, with what was known of each, and those that never will be, to be dropped: at most
+    /// `most`.
     #[cold]
     pub fn finish(
         &mut self,
@@ -97,42 +75,22 @@ impl<F: Frame> Unfinished<F> {
         most: usize,
         mut give: impl FnMut(F, Packet),
     ) {
-        let is_late = |waiting: &Waiting<F>| now.0.saturating_sub(waiting.since.0) >= HELD_MILLIS * 1_000_000;
-        let ended = fragments.ended();
-        if self.ended == Some(ended) && !self.waiting.first().is_some_and(is_late) {
-            return;
-        }
         let mut left = most;
-        let is_over = |waiting: &mut Waiting<F>| {
-            if left == 0 {
-                return false;
-            }
-            let segment = waiting.frame.data_mut().get_mut(usize::from(waiting.packet.layout.l4)..);
-            let is_over = match waiting.unsummed.finish(segment.unwrap_or_default(), fragments, now) {
-                Ok(is_finished) => {
-                    if !is_finished && is_late(waiting) {
-                        waiting.packet.drop(DropReason::FragmentUnmatched);
-                    }
-                    is_finished || is_late(waiting)
-                }
-                Err(reason) => {
-                    waiting.packet.drop(reason);
-                    true
-                }
-            };
-            left -= usize::from(is_over);
-            is_over
+        let is_over = |first: &mut First<F>| {
+            let segment = first.frame.data_mut().get_mut(usize::from(first.packet.layout.l4)..);
+            let finished = first.unsummed.finish(segment.unwrap_or_default(), fragments, now);
+            finished.unwrap_or_else(|reason| {
+                first.packet.drop(reason);
+                true
+            })
         };
-        for waiting in self.waiting.extract_if(.., is_over) {
-            give(waiting.frame, waiting.packet);
+        self.release(fragments.ended(), most, is_over, |first| {
+            left -= 1;
+            give(first.frame, first.packet);
+        });
+        for mut first in self.expire(now, left) {
+            first.packet.drop(DropReason::FragmentUnmatched);
+            give(first.frame, first.packet);
         }
-        // If there may be more of them, the next call looks again.
-        self.ended = (left > 0).then_some(ended);
-    }
-}
-
-impl<F: Frame> Default for Unfinished<F> {
-    fn default() -> Self {
-        Self::new()
     }
 }

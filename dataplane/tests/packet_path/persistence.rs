@@ -3,17 +3,14 @@
 use crate::support::{
     Lab, Plan, Size, TCP, UDP,
     frames::{ACK, FIN, R1, SYN, Segment, tcp, udp},
+    marked,
 };
 use pointsman_dataplane::{
-    mark,
-    prefix::Prefix,
     scheduler::Kind,
     snapshot::{Method, Persistence, Presence},
     time::Ticks,
     verdict::DropReason,
 };
-use std::num::NonZeroU32;
-
 const VIP: &str = "10.0.0.100";
 
 fn client(from: &str, port: u16, flags: u8) -> Segment {
@@ -144,14 +141,7 @@ fn a_mark_of_one_packet_makes_connections_of_all_but_datagrams() {
     let mut plan = Plan::new().service("10.0.0.100:53", UDP, Kind::Rr, 1);
     (plan.services[0].one_packet, plan.services[0].mark) = (true, Some(7));
     (plan.slots[0].port, plan.slots[0].virtual_service) = (0, None);
-    plan.marks.push(mark::Rule {
-        protocol: None,
-        source: None,
-        destination: Some(Prefix::host([10, 0, 0, 100].into())),
-        ports: None,
-        interface: None,
-        mark: NonZeroU32::new(7).expect("a mark"),
-    });
+    plan.marks.push(marked([10, 0, 0, 100].into(), 7));
     let mut lab = Lab::new(plan);
     let segment = |flags| tcp("10.0.0.2:1", "10.0.0.100:53", flags).frame();
     assert_eq!(lab.send(&[udp("10.0.0.2:1", "10.0.0.100:53"), segment(SYN)]).len(), 2);

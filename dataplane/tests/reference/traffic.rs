@@ -7,13 +7,11 @@ use crate::{
     support::{
         TCP,
         frames::{C0, D0, D1, Ip, R1, R2, R3, ethernet},
+        marked,
     },
 };
-use pointsman_dataplane::{mark::Rule, prefix::Prefix, verdict::DropReason};
-use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
-};
+use pointsman_dataplane::{mark::Rule, verdict::DropReason};
+use std::net::{IpAddr, SocketAddr};
 
 const MACS: [[u8; 6]; 3] = [R1, R2, R3];
 /// RST and what is no event at all are rarer than they would be among all flags.
@@ -21,14 +19,7 @@ const FLAGS: [u8; 12] = [SYN, SYN, ACK, ACK, ACK, ACK, FIN | ACK, RST, 0, SYN | 
 
 /// The rule that marks packets to an address.
 pub(crate) fn marks(address: IpAddr) -> Vec<Rule> {
-    vec![Rule {
-        protocol: None,
-        source: None,
-        destination: Some(Prefix::host(address)),
-        ports: Some(MARKED_PORTS),
-        interface: None,
-        mark: NonZeroU32::new(MARK).expect("no mark"),
-    }]
+    vec![Rule { ports: Some(MARKED_PORTS), ..marked(address, MARK) }]
 }
 
 /// A frame that should leave, and whether the director may have said too much to say it.

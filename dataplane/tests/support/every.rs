@@ -6,15 +6,11 @@ use super::{
         ACK, C0, D0, D1, FIN, Ip, R1, SYN, checksum, crc32c, echo, ethernet, icmp_packet, pseudo_header,
         sctp_packet, tcp, udp_packet,
     },
+    marked,
     text::GUE_PORT,
 };
-use pointsman_dataplane::{
-    mark, prefix::Prefix, routing::SourceNat, scheduler::Kind, snapshot::Encapsulation,
-};
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    num::NonZeroU32,
-};
+use pointsman_dataplane::{prefix::Prefix, routing::SourceNat, scheduler::Kind, snapshot::Encapsulation};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) const SCTP: u8 = 132;
 
@@ -40,14 +36,7 @@ pub(crate) fn plan() -> Plan {
         plan = plan.natted(slot, port);
     }
     plan.services[5].mark = Some(7);
-    plan.marks.push(mark::Rule {
-        protocol: None,
-        source: None,
-        destination: Some(Prefix::host([10, 0, 0, 104].into())),
-        ports: None,
-        interface: None,
-        mark: NonZeroU32::MIN.saturating_add(6),
-    });
+    plan.marks.push(marked([10, 0, 0, 104].into(), 7));
     for (network, len, address) in [("192.168.50.0", 24, "10.0.0.100"), ("fd00:50::", 64, "fd00:1::100")] {
         let network = network.parse().expect("an address");
         let address = address.parse().expect("an address");

@@ -302,6 +302,18 @@ impl Plan {
     }
 }
 
+/// The rule that gives all packets to an address a mark.
+pub(crate) fn marked(address: IpAddr, mark: u32) -> mark::Rule {
+    mark::Rule {
+        protocol: None,
+        source: None,
+        destination: Some(Prefix::host(address)),
+        ports: None,
+        interface: None,
+        mark: NonZeroU32::new(mark).expect("a mark is not 0"),
+    }
+}
+
 /// How large a lab is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
